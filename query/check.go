@@ -1,0 +1,111 @@
+package query
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Check reports the first part of e that is in the grammar but that Eval does
+// not implement, or that cannot have a value, as an *Error.
+func Check(e Expr) error {
+	if err := check(e); err != nil {
+		return err
+	}
+	for range Queries(e) {
+		return nil
+	}
+	return refuse(e, e.Pos(), "query reads no metric")
+}
+
+func check(e Expr) error {
+	switch e := e.(type) {
+	case *Query:
+		return checkQuery(e)
+	case *Unary:
+		return check(e.X)
+	case *Call:
+		return checkCall(e)
+	case *Binary:
+		if err := check(e.Left); err != nil {
+			return err
+		}
+		if err := check(e.Right); err != nil {
+			return err
+		}
+		return checkGroups(e)
+	}
+	return nil
+}
+
+func checkQuery(q *Query) error {
+	if q.Aggregator.Cmp != "" || q.Aggregator.Name == "stddev" {
+		return refuse(q, q.span, "aggregator %q is not supported yet", q.Aggregator)
+	}
+	for _, m := range q.Modifiers {
+		if m.Name == "weighted" {
+			return refuse(q, m.Pos, "modifier %q is not supported yet", m.Name)
+		}
+	}
+	_, err := q.options()
+	return err
+}
+
+func checkCall(c *Call) error {
+	if err := check(c.X); err != nil {
+		return err
+	}
+	f, ok := functions[c.Func]
+	switch {
+	case ok:
+	case slices.Contains(strings.Fields(catalogue), c.Func):
+		return refuse(c, c.span, "function %q is not supported yet", c.Func)
+	default:
+		return refuse(c, c.span, "unknown function %q", c.Func)
+	}
+	if len(c.Args) > f.numbers {
+		return refuse(c, c.Args[f.numbers].Pos, "function %q takes no such argument", c.Func)
+	}
+	for _, a := range c.Args {
+		if a.Kind != NumberArg {
+			return refuse(c, a.Pos, "expected a number")
+		}
+	}
+	if len(c.Args) < f.numbers {
+		return refuse(c, c.span, "function %q needs %d more number(s)", c.Func, f.numbers-len(c.Args))
+	}
+	return nil
+}
+
+// checkGroups refuses operands that could never have a group in common.
+func checkGroups(b *Binary) error {
+	left, right := GroupBy(b.Left), GroupBy(b.Right)
+	if len(left) == 0 || len(right) == 0 {
+		return nil
+	}
+	slices.Sort(left)
+	slices.Sort(right)
+	if slices.Equal(left, right) {
+		return nil
+	}
+	return refuse(b, b.Right.Pos(), "operands are grouped by different keys, {%s} and {%s}, so no groups pair up",
+		strings.Join(left, ","), strings.Join(right, ","))
+}
+
+func refuse(e Expr, at Span, format string, args ...any) error {
+	return &Error{Kind: Unsupported, Query: e.text(), Offset: at.Start, Message: fmt.Sprintf(format, args...)}
+}
+
+// GroupBy returns the keys of the by clauses of e, in order of appearance and
+// without duplicates; never nil.
+func GroupBy(e Expr) []string {
+	keys := []string{}
+	for q := range Queries(e) {
+		for _, k := range q.By {
+			if !slices.Contains(keys, k) {
+				keys = append(keys, k)
+			}
+		}
+	}
+	return keys
+}

@@ -1,0 +1,214 @@
+package query
+
+import (
+	"context"
+	"fmt"
+	"math"
+
+	"kelpie.dev/kelpie/metric"
+)
+
+// A Selector says which contexts a query reads.
+type Selector struct {
+	Metric string
+	Scope  Scope
+}
+
+// A Source holds the series that queries read.
+type Source interface {
+	// Select returns every series named sel.Metric whose TagsOf sel.Scope
+	// matches and that has a point at from ≤ time ≤ to (Unix seconds), with
+	// exactly those points in ascending order of time, one a second at most.
+	// Type and Interval must be set as far as known, since time aggregation
+	// follows them; Tags must be canonical. Series come in any order, one a
+	// context. The caller does not modify them. An unknown metric is no error.
+	Select(ctx context.Context, sel Selector, from, to int64) ([]metric.Series, error)
+}
+
+// A Window is the span of time to evaluate a query over.
+type Window struct {
+	From, To int64 // Unix seconds, both inclusive
+	// Interval is the bucket width in seconds for queries without
+	// .rollup(seconds); 0 chooses it from the length of the window.
+	Interval int64
+}
+
+// A Point is one bucket of a result. A NaN value is null: the bucket exists,
+// but its value is not defined (a division by zero, for one).
+type Point struct {
+	Time  int64 // Unix seconds, start of the bucket
+	Value float64
+}
+
+// Null reports whether p has no value.
+func (p Point) Null() bool { return math.IsNaN(p.Value) }
+
+// A Result is one group of an evaluated expression, in the terms of a series
+// of Datadog's query API.
+type Result struct {
+	Metric     string      // metric name, or "(a.b + c.d)" for arithmetic; function calls as typed
+	Expression string      // the expression narrowed to this group, without "by"
+	Scope      string      // filter tags and group tags, sorted, comma-separated; "*" when there is none
+	Tags       metric.Tags // the group's tags; "key:N/A" for a key its contexts lack. Empty when ungrouped
+	Aggregator string      // space aggregator; "" when omitted in the query, and for functions and arithmetic
+	Interval   int64       // bucket width in seconds
+	Unit       string      // unit shared by all contexts, or ""
+	Points     []Point     // ascending in time; buckets without data are absent
+}
+
+// Eval evaluates e over w. Results are sorted by their tags. A metric or scope
+// that selects nothing gives no result and no error. A query that cannot be
+// evaluated is an *Error; what the source reports is wrapped.
+func Eval(ctx context.Context, src Source, e Expr, w Window) ([]Result, error) {
+	if err := w.validate(); err != nil {
+		return nil, err
+	}
+	ev := &evaluator{
+		src:  src,
+		lane: func(o options) (lane, bool) { return rangeLane(w, o) },
+		grid: func(interval int64) grid { return gridOver(w, interval) },
+	}
+	all, err := ev.evaluate(ctx, e)
+	if err != nil {
+		return nil, err
+	}
+	results := make([]Result, len(all))
+	name := display(e, func(q *Query) string { return q.Metric })
+	for i, s := range all {
+		results[i] = Result{
+			Metric:     name,
+			Expression: display(e, func(q *Query) string { return q.narrowed(s.tags) }),
+			Scope:      scopeOf(e, s.tags),
+			Tags:       s.tags,
+			Aggregator: s.aggr,
+			Interval:   s.interval,
+			Unit:       s.unit,
+			Points:     s.points,
+		}
+	}
+	return results, nil
+}
+
+// A Reading is the value of a query at an instant.
+type Reading struct {
+	Value float64
+	Time  int64 // of the newest point that contributed, Unix seconds
+}
+
+// Value evaluates e at now: every context is rolled up over the trailing
+// window, 10 seconds or those of .rollup(seconds), then aggregated over space,
+// then functions and arithmetic apply. A context that is late by no more than a
+// few of its submission intervals stays in with its newest window, so that a
+// sum does not dip. Fills and interpolation have no meaning here.
+//
+// ok is false when there is no value. More than one group is an *Error.
+func Value(ctx context.Context, src Source, e Expr, now int64) (r Reading, ok bool, err error) {
+	if err := (Window{From: now, To: now}).validate(); err != nil {
+		return Reading{}, false, err
+	}
+	newest := int64(math.MinInt64)
+	ev := &evaluator{
+		src:  src,
+		lane: func(o options) (lane, bool) { return instantLane(now, o, &newest), true },
+		grid: func(int64) grid { return grid{first: now, interval: 1, n: 1} },
+	}
+	all, err := ev.evaluate(ctx, e)
+	if err != nil {
+		return Reading{}, false, err
+	}
+	switch {
+	case len(all) > 1:
+		return Reading{}, false, refuse(e, e.Pos(), "query has %d groups where one value is needed; remove \"by\" or narrow the scope", len(all))
+	case len(all) == 0 || len(all[0].points) == 0 || all[0].points[0].Null():
+		return Reading{}, false, nil
+	}
+	return Reading{Value: all[0].points[0].Value, Time: newest}, true, nil
+}
+
+// farthest bounds the times that arithmetic on windows is safe with.
+const farthest = 1 << 40
+
+func (w Window) validate() error {
+	for _, t := range [...]int64{w.From, w.To} {
+		if t < -farthest || t > farthest {
+			return fmt.Errorf("time %d is not a Unix time in seconds", t)
+		}
+	}
+	if w.To < w.From {
+		return fmt.Errorf("window ends at %d, before it begins at %d", w.To, w.From)
+	}
+	if w.Interval < 0 || w.Interval > maxRollup {
+		return fmt.Errorf("interval %d is not from 0 to %d seconds", w.Interval, maxRollup)
+	}
+	return nil
+}
+
+// An evaluator evaluates one expression; lane and grid say over what time.
+type evaluator struct {
+	src  Source
+	lane func(options) (lane, bool)
+	grid func(interval int64) grid
+}
+
+// A series is a group on its way through the expression.
+type series struct {
+	tags         metric.Tags
+	points       []Point
+	interval     int64
+	unit         string
+	aggr         string
+	counting     bool // counts in buckets: a bucket without a point is 0
+	interpolated bool // a gap up to defaultFill may be bridged
+}
+
+// A term is what an expression evaluates to: a number, or series.
+type term struct {
+	number  bool
+	value   float64 // when number
+	series  []series
+	grouped bool // series come from a query with by
+}
+
+func (ev *evaluator) evaluate(ctx context.Context, e Expr) ([]series, error) {
+	if err := Check(e); err != nil {
+		return nil, err
+	}
+	t, err := ev.term(ctx, e)
+	return t.series, err
+}
+
+func (ev *evaluator) term(ctx context.Context, e Expr) (term, error) {
+	switch e := e.(type) {
+	case *Number:
+		return term{number: true, value: e.Value}, nil
+	case *Query:
+		s, err := ev.leaf(ctx, e)
+		if err != nil {
+			return term{}, err
+		}
+		return term{series: s, grouped: len(e.By) > 0}, nil
+	case *Unary:
+		t, err := ev.term(ctx, e.X)
+		if err != nil {
+			return term{}, err
+		}
+		return negate(t), nil
+	case *Call:
+		t, err := ev.term(ctx, e.X)
+		if err != nil {
+			return term{}, err
+		}
+		return ev.call(e, t), nil
+	case *Binary:
+		left, err := ev.term(ctx, e.Left)
+		if err != nil {
+			return term{}, err
+		}
+		right, err := ev.term(ctx, e.Right)
+		if err != nil {
+			return term{}, err
+		}
+		return arithmetic(e.Op, left, right), nil
+	}
+	return term{}, fmt.Errorf("expression of unknown kind %T", e)
+}

@@ -1,0 +1,224 @@
+package query
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"kelpie.dev/kelpie/metric"
+)
+
+// Limits of what one query may read and answer.
+const (
+	MaxGroups     = 10_000    // results of one query
+	maxMembership = 1_000_000 // contexts, counted once for each group they are in
+)
+
+// absentKey is the value of a group key that a context lacks.
+const absentKey = "N/A"
+
+// A contextSeries is a series of the source with the tags it is matched and grouped by.
+type contextSeries struct {
+	metric.Series
+	tags metric.Tags
+}
+
+// A lane is how one query's contexts become values on a grid: over a window
+// (rangeLane) or at an instant (instantLane).
+type lane struct {
+	from, to int64 // of the points to read
+	grid     grid
+	// roll returns the grid's values of one context, valid until the next call.
+	// among is how many contexts of its group have data on the grid.
+	roll func(c *contextSeries, among int) []float64
+	// live reports whether c itself has data on the grid.
+	live func(c *contextSeries) bool
+	// ahead is how many buckets before the grid's are read as well, to fill from.
+	ahead int
+	width int64 // seconds that a value on the grid stands for
+	// place calls add for those of d's sketches that have a bucket, counted from
+	// the first of those ahead.
+	place func(d *metric.Distribution, add func(bucket int, s *metric.Sketch))
+}
+
+// A group is the contexts of a query that agree in the values of its by keys.
+type group struct {
+	tags    metric.Tags
+	members []*contextSeries
+}
+
+// leaf evaluates one query.
+func (ev *evaluator) leaf(ctx context.Context, q *Query) ([]series, error) {
+	o, err := q.options()
+	if err != nil {
+		return nil, err
+	}
+	l, ok := ev.lane(o)
+	if !ok {
+		return nil, nil
+	}
+	if src, ok := ev.src.(DistributionSource); ok {
+		out, found, err := distributions(ctx, src, q, o, l)
+		if err != nil || found {
+			return out, err
+		}
+	}
+	found, err := ev.src.Select(ctx, Selector{Metric: q.Metric, Scope: q.Scope}, l.from, l.to)
+	if err != nil {
+		return nil, fmt.Errorf("select %s{%s}: %w", q.Metric, q.Scope, err)
+	}
+	if _, ok := q.Aggregator.percentile(); ok && len(found) > 0 {
+		return nil, refuse(q, q.span, "aggregator %q needs a distribution, and metric %q is none: submit its values as a distribution (DogStatsD type d), or use avg, sum, min or max",
+			q.Aggregator.Name, q.Metric)
+	}
+	groups, err := groupContexts(q, contextsOf(found))
+	if err != nil {
+		return nil, err
+	}
+	var out []series
+	for _, g := range groups {
+		s, err := l.aggregate(ctx, q, g)
+		if err != nil {
+			return nil, err
+		}
+		if len(s.points) > 0 {
+			s.counting = o.counting != raw && allCount(g.members)
+			s.interpolated = !s.counting && o.fill != "null"
+			out = append(out, s)
+		}
+	}
+	return out, nil
+}
+
+// contextsOf sorts the source's answer, so that sums do not depend on its order.
+func contextsOf(found []metric.Series) []*contextSeries {
+	all := make([]contextSeries, len(found))
+	sorted := make([]*contextSeries, len(found))
+	for i, s := range found {
+		all[i] = contextSeries{Series: s, tags: TagsOf(s)}
+		sorted[i] = &all[i]
+	}
+	slices.SortFunc(sorted, func(a, b *contextSeries) int {
+		return cmp.Or(slices.Compare(a.tags, b.tags), cmp.Compare(a.Host, b.Host), cmp.Compare(a.Device, b.Device))
+	})
+	return sorted
+}
+
+// groupContexts sorts contexts into the groups of q, sorted by their tags. A
+// context that bears several values of a key is in several groups.
+func groupContexts(q *Query, contexts []*contextSeries) ([]*group, error) {
+	if len(q.By) == 0 {
+		if len(contexts) == 0 {
+			return nil, nil
+		}
+		return []*group{{members: contexts}}, nil
+	}
+	byKey := map[string]*group{}
+	memberships := 0
+	for _, c := range contexts {
+		for _, tags := range groupTags(c.tags, q.By) {
+			key := strings.Join(tags, "\x00")
+			g := byKey[key]
+			if g == nil {
+				g = &group{tags: tags}
+				byKey[key] = g
+			}
+			g.members = append(g.members, c)
+			memberships++
+			if len(byKey) > MaxGroups || memberships > maxMembership {
+				return nil, &Error{Kind: Limit, Query: q.src, Offset: q.span.Start,
+					Message: "query has more groups than one answer may hold; group by fewer keys or narrow the scope"}
+			}
+		}
+	}
+	groups := make([]*group, 0, len(byKey))
+	for _, g := range byKey {
+		groups = append(groups, g)
+	}
+	slices.SortFunc(groups, func(a, b *group) int { return slices.Compare(a.tags, b.tags) })
+	return groups, nil
+}
+
+// groupTags returns the tag sets of the groups that a context with the given
+// tags belongs to: one for each combination of its values of the keys.
+func groupTags(tags metric.Tags, keys []string) []metric.Tags {
+	sets := []metric.Tags{nil}
+	for _, key := range keys {
+		values := tags.Values(key)
+		if len(values) == 0 {
+			values = []string{absentKey}
+		}
+		var more []metric.Tags
+		for _, set := range sets {
+			for _, v := range values {
+				more = append(more, set.Union(key+":"+v))
+				if len(more) > MaxGroups {
+					return more // the caller's limit reports it
+				}
+			}
+		}
+		sets = more
+	}
+	return sets
+}
+
+// aggregate folds the contexts of g over space. The result has no points when
+// no context has data on the grid.
+func (l lane) aggregate(ctx context.Context, q *Query, g *group) (series, error) {
+	live := 0
+	for _, c := range g.members {
+		if l.live(c) {
+			live++
+		}
+	}
+	if live == 0 {
+		return series{}, nil
+	}
+	buckets := make([]accumulator, l.grid.n)
+	for _, c := range g.members {
+		if err := ctx.Err(); err != nil {
+			return series{}, err
+		}
+		for i, v := range l.roll(c, live) {
+			buckets[i].add(v)
+		}
+	}
+	points := make([]Point, 0, len(buckets))
+	for i := range buckets {
+		if buckets[i].n > 0 {
+			points = append(points, Point{Time: l.grid.time(i), Value: finite(buckets[i].value(q.Aggregator.Name))})
+		}
+	}
+	return series{
+		tags:     g.tags,
+		points:   points,
+		interval: l.grid.interval,
+		unit:     unitOf(q, g.members),
+		aggr:     q.Aggregator.Name,
+	}, nil
+}
+
+// unitOf is the unit that all contexts share, or "".
+func unitOf(q *Query, contexts []*contextSeries) string {
+	if q.Aggregator.Name == "count" {
+		return ""
+	}
+	unit := contexts[0].Unit
+	for _, c := range contexts {
+		if c.Unit != unit {
+			return ""
+		}
+	}
+	return unit
+}
+
+func allCount(contexts []*contextSeries) bool {
+	for _, c := range contexts {
+		if !counts(c.Type) {
+			return false
+		}
+	}
+	return true
+}
