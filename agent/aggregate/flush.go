@@ -1,0 +1,322 @@
+package aggregate
+
+import (
+	"iter"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/cespare/xxhash/v2"
+
+	"kelpie.dev/kelpie/metric"
+)
+
+// Stats describes an Aggregator's content.
+type Stats struct {
+	Contexts  int    // live contexts
+	NotFinite uint64 // points not emitted because their value overflowed
+}
+
+// ContextStats describes one live context.
+type ContextStats struct {
+	Name    string      `json:"name"`
+	Tags    metric.Tags `json:"tags"`
+	Samples uint64      `json:"samples"` // since the context was made
+}
+
+// Total is the sum over several live contexts.
+type Total struct {
+	Contexts int    `json:"contexts"`
+	Samples  uint64 `json:"samples"` // since each context was made
+}
+
+// Stats returns how much a holds.
+func (a *Aggregator) Stats() Stats { return Stats{Contexts: len(a.contexts), NotFinite: a.notFinite} }
+
+// Top returns the n live contexts with the most samples, most first. Those
+// whose name starts with without, if that is not empty, are summed up instead.
+func (a *Aggregator) Top(n int, without string) (_ []ContextStats, left Total) {
+	var top []*Context
+	for c := range a.live() {
+		if without != "" && strings.HasPrefix(c.name, without) {
+			left.Contexts++
+			left.Samples += c.samples
+			continue
+		}
+		if len(top) == n && c.samples <= top[n-1].samples {
+			continue
+		}
+		i, _ := slices.BinarySearchFunc(top, c, func(have, c *Context) int {
+			if have.samples >= c.samples {
+				return -1
+			}
+			return 1
+		})
+		top = slices.Insert(top, i, c)
+		top = top[:min(len(top), n)]
+	}
+	out := make([]ContextStats, len(top))
+	for i, c := range top {
+		out[i] = ContextStats{Name: c.name, Tags: c.tags, Samples: c.samples}
+	}
+	return out, left
+}
+
+// live iterates over the live contexts.
+func (a *Aggregator) live() iter.Seq[*Context] {
+	return func(yield func(*Context) bool) {
+		for _, l := range a.lanes {
+			for _, c := range l.order {
+				if !yield(c) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// Due returns when Flush should be called next: at the end of the open bucket,
+// or sooner when timestamped samples wait.
+func (a *Aggregator) Due(now time.Time) time.Time {
+	sec := now.Unix()
+	due := sec - sec%DefaultInterval + DefaultInterval
+	for _, l := range a.lanes {
+		if len(l.order) > 0 {
+			due = min(due, sec-sec%l.interval+l.interval)
+		}
+	}
+	if len(a.pending) >= timestampedFlush {
+		return now
+	}
+	if len(a.pending) > 0 {
+		due = min(due, a.pendingFrom+timestampedDelay)
+	}
+	return time.Unix(due, 0)
+}
+
+// A Flush is what the buckets that have ended hold.
+type Flush struct {
+	Series        []metric.Series
+	Distributions []metric.Distribution
+}
+
+// Flush returns every bucket that has ended by now, in the order in which the
+// contexts of an interval were made, points in ascending time; then it forgets
+// the contexts that have been silent for too long. The tags of the series are
+// shared and must not be modified. A clock that went back by more than a
+// bucket ends the buckets that now lie in the future.
+func (a *Aggregator) Flush(now time.Time) Flush {
+	sec := now.Unix()
+	back := sec < a.flushed-DefaultInterval
+	if back || sec > a.flushed {
+		a.flushed = sec
+	}
+	due := 0
+	for _, l := range a.lanes {
+		if back || sec >= l.due {
+			due += len(l.order)
+		}
+	}
+	out := make([]metric.Series, 0, due+len(a.pending))
+	e := emitter{a: a, out: append(out, a.pending...), points: make([]metric.Point, 0, due)}
+	a.pending = nil
+	for _, l := range a.lanes {
+		if back || sec >= l.due {
+			e.lane(l, sec, back)
+		}
+	}
+	return Flush{Series: e.out, Distributions: e.distributions}
+}
+
+// lane emits what has ended of l, and forgets what has been silent.
+func (e *emitter) lane(l *lane, now int64, back bool) {
+	l.due = now - now%l.interval + l.interval
+	kept := l.order[:0]
+	for _, c := range l.order {
+		e.context(c, now, back)
+		if e.a.expired(c, now) {
+			e.a.release(c)
+			continue
+		}
+		kept = append(kept, c)
+	}
+	clear(l.order[len(kept):])
+	l.order = kept
+}
+
+func (a *Aggregator) expired(c *Context, now int64) bool {
+	if !c.idle() {
+		return false
+	}
+	limit := c.seen + a.o.ContextExpiry
+	if c.counting {
+		limit = max(limit, c.counted+a.o.CounterExpiry+a.o.ContextExpiry)
+	}
+	return limit <= now
+}
+
+// emitter collects one flush's series.
+type emitter struct {
+	a             *Aggregator
+	out           []metric.Series
+	distributions []metric.Distribution
+	points        []metric.Point // backing of the series' points, to allocate once
+	closed        []bucket       // of one context
+}
+
+// context emits c's buckets that ended by now, and all of them when the clock
+// went back.
+func (e *emitter) context(c *Context, now int64, back bool) {
+	e.closed = c.take(e.closed[:0], now, back)
+	closed := e.closed
+	switch c.kind {
+	case kindCounter:
+		e.counter(c, closed, now)
+	case kindGauge:
+		e.add(c.series("", metric.Gauge), closed, func(b *bucket) float64 { return b.value })
+	case kindSet:
+		e.add(c.series("", metric.Gauge), closed, func(b *bucket) float64 { return float64(len(b.set)) })
+	case kindHistogram:
+		e.histogram(c, closed)
+	case kindSketch:
+		e.sketch(c, closed)
+	case kindNone:
+	}
+	if back {
+		c.seen, c.counted, c.next = min(c.seen, now), min(c.counted, now), now-now%c.interval
+	}
+}
+
+func (e *emitter) sketch(c *Context, closed []bucket) {
+	if len(closed) == 0 {
+		return
+	}
+	d := metric.Distribution{Name: c.name, Host: c.host, Tags: c.tags, Points: make([]metric.SketchPoint, 0, len(closed))}
+	for i := range closed {
+		b := closed[i].sketch
+		d.Points = append(d.Points, metric.SketchPoint{Time: closed[i].start, Sketch: b.Sketch()})
+		b.Reset()
+		if len(e.a.freeSketch) < 1024 {
+			e.a.freeSketch = append(e.a.freeSketch, b)
+		}
+	}
+	e.distributions = append(e.distributions, d)
+}
+
+// counter emits the closed buckets as rates, with a zero for every interval
+// without one while the counter is remembered.
+func (e *emitter) counter(c *Context, closed []bucket, now int64) {
+	if !c.counting {
+		return
+	}
+	from := len(e.points)
+	alive := c.counted + e.a.o.CounterExpiry
+	for {
+		if len(closed) > 0 && closed[0].start <= c.next {
+			e.point(closed[0].start, closed[0].value/float64(c.interval))
+			c.next = max(c.next, closed[0].start+c.interval)
+			closed = closed[1:]
+			continue
+		}
+		if c.next+c.interval > now && len(closed) == 0 {
+			break
+		}
+		if c.next >= alive {
+			if len(closed) == 0 {
+				c.next = now - now%c.interval
+				break
+			}
+			c.next = closed[0].start
+			continue
+		}
+		e.point(c.next, 0)
+		c.next += c.interval
+	}
+	e.emit(c.series("", metric.Rate), from)
+}
+
+func (e *emitter) histogram(c *Context, closed []bucket) {
+	if len(closed) == 0 {
+		return
+	}
+	interval := float64(c.interval)
+	for _, name := range e.a.o.Aggregates {
+		s := c.series("."+name, metric.Gauge)
+		switch name {
+		case "max":
+			e.add(s, closed, func(b *bucket) float64 { return b.hist.max })
+		case "min":
+			e.add(s, closed, func(b *bucket) float64 { return b.hist.min })
+		case "median":
+			e.add(s, closed, func(b *bucket) float64 { return b.hist.median() })
+		case "avg":
+			e.add(s, closed, func(b *bucket) float64 { return b.hist.sum.sum / b.hist.weight })
+		case "sum":
+			e.add(s, closed, func(b *bucket) float64 { return b.hist.sum.sum })
+		case "count":
+			s.Type, s.Unit = metric.Rate, ""
+			e.add(s, closed, func(b *bucket) float64 { return b.hist.weight / interval })
+		}
+	}
+	for _, p := range e.a.percentiles {
+		e.add(c.series(p.suffix, metric.Gauge), closed, func(b *bucket) float64 { return b.hist.percentile(p.p) })
+	}
+	for i := range closed {
+		h := closed[i].hist
+		e.a.values -= h.reset()
+		if len(e.a.free) < 1024 {
+			e.a.free = append(e.a.free, h)
+		} else {
+			e.a.values -= cap(h.values)
+		}
+	}
+}
+
+// add emits s with one point for each closed bucket.
+func (e *emitter) add(s metric.Series, closed []bucket, value func(*bucket) float64) {
+	from := len(e.points)
+	for i := range closed {
+		e.point(closed[i].start, value(&closed[i]))
+	}
+	e.emit(s, from)
+}
+
+func (e *emitter) point(start int64, value float64) {
+	if !finite(value) {
+		e.a.notFinite++
+		return
+	}
+	e.points = append(e.points, metric.Point{Time: start, Value: value})
+}
+
+// emit gives s the points collected since from.
+func (e *emitter) emit(s metric.Series, from int) {
+	if len(e.points) == from {
+		return
+	}
+	s.Points = e.points[from:len(e.points):len(e.points)]
+	e.out = append(e.out, s)
+}
+
+// series returns c's series without points. Timer values carry their unit.
+func (c *Context) series(suffix string, t metric.Type) metric.Series {
+	s := metric.Series{
+		Name: c.name + suffix, Host: c.host, Device: c.device, Tags: c.tags, Type: t, Interval: c.interval,
+	}
+	if c.timer && c.kind == kindHistogram {
+		s.Unit = "millisecond"
+	}
+	return s
+}
+
+func (b *bucket) addMember(member []byte) error {
+	if b.set == nil {
+		b.set = make(map[uint64]struct{}, 8)
+	}
+	h := xxhash.Sum64(member)
+	if _, ok := b.set[h]; !ok && len(b.set) >= MaxSetMembers {
+		return DropSetLimit
+	}
+	b.set[h] = struct{}{}
+	return nil
+}

@@ -1,0 +1,246 @@
+package agent
+
+import (
+	"fmt"
+	"log/slog"
+	"math"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"kelpie.dev/kelpie/agent/aggregate"
+	"kelpie.dev/kelpie/agent/dogstatsd"
+	"kelpie.dev/kelpie/agent/forward"
+	"kelpie.dev/kelpie/agent/origin"
+	"kelpie.dev/kelpie/metric"
+)
+
+func newPipeline(tb testing.TB) *pipeline {
+	tb.Helper()
+	m, err := newMetrics(prometheus.NewRegistry())
+	if err != nil {
+		tb.Fatal(err)
+	}
+	a, err := aggregate.New(aggregate.Options{Host: "node"})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	log := slog.New(slog.DiscardHandler)
+	return &pipeline{
+		lines: newLines(), taps: &taps{},
+		resolver: origin.NewResolver(origin.ResolverOptions{
+			Cardinality: origin.Low, Base: metric.NewTags("kube_cluster_name:lab", "cluster_name:lab"),
+			Tagger: origin.NewTagger(origin.TaggerOptions{}),
+		}),
+		aggregator: a, metrics: m, log: log, now: time.Now,
+		problems: &problems{log: log, byReason: map[string]*problem{}},
+	}
+}
+
+// batchOf is a batch of one datagram.
+func batchOf(lines string) *dogstatsd.Batch {
+	return &dogstatsd.Batch{Transport: dogstatsd.UDP, Packets: []dogstatsd.Packet{{Data: []byte(lines)}}}
+}
+
+// packed returns batches of one datagram of 30 lines each that cover n contexts.
+func packed(n int) []*dogstatsd.Batch {
+	var out []*dogstatsd.Batch
+	var data []byte
+	for i := range n {
+		data = fmt.Appendf(data, "flask.request.rate:1|c|#route:r%d,kube_namespace:test,env:prod,service:web,version:1\n", i)
+		if i%30 == 29 || i == n-1 {
+			out = append(out, batchOf(string(data)))
+			data = nil
+		}
+	}
+	return out
+}
+
+func TestPacketDoesNotAllocate(t *testing.T) {
+	p, packets, now := newPipeline(t), packed(30), time.Unix(1, 0)
+	if n := testing.AllocsPerRun(100, func() { p.batch(packets[0], now) }); n != 0 {
+		t.Errorf("%v allocations a datagram at steady state, want 0", n)
+	}
+}
+
+// BenchmarkIngest is the agent's work on a datagram but for the socket: lines,
+// values, origin, contexts, buckets. A first pass has made the contexts.
+func BenchmarkIngest(b *testing.B) {
+	for _, contexts := range []int{100, 10_000, 100_000} {
+		b.Run(fmt.Sprintf("contexts=%d", contexts), func(b *testing.B) {
+			p, batches, now := newPipeline(b), packed(contexts), time.Unix(1, 0)
+			for range 2 { // a line is remembered when it comes again
+				for _, batch := range batches {
+					p.batch(batch, now)
+				}
+			}
+			b.ReportAllocs()
+			samples, bytes := 0, 0
+			for i := 0; b.Loop(); i++ {
+				batch := batches[i%len(batches)]
+				p.batch(batch, now)
+				samples += 30
+				bytes += len(batch.Packets[0].Data)
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(samples), "ns/sample")
+			b.ReportMetric(float64(samples)/b.Elapsed().Seconds(), "samples/s")
+			b.SetBytes(int64(bytes / b.N))
+		})
+	}
+}
+
+// BenchmarkCopy is the yardstick for BenchmarkIngest: the same datagrams, of
+// which the bytes are only copied.
+func BenchmarkCopy(b *testing.B) {
+	batches, to := packed(10_000), make([]byte, 1<<16)
+	samples := 0
+	for i := 0; b.Loop(); i++ {
+		copy(to, batches[i%len(batches)].Packets[0].Data)
+		samples += 30
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(samples), "ns/sample")
+}
+
+// TestBucketLeavesAsItCloses holds that nothing waits for a ticker: a bucket is
+// sent when it ends, timestamped samples within two seconds, and the rest at
+// the end.
+func TestBucketLeavesAsItCloses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPipeline(t)
+		in, out := make(chan *dogstatsd.Batch), make(chan forward.Batch, 10)
+		done := make(chan error, 1)
+		go func() { done <- p.run(t.Context(), in, out) }()
+		if first := <-out; len(first.Series) != 2 || first.Series[0].Name != "datadog.agent.running" || len(first.Checks) != 1 || first.Checks[0].Name != "datadog.agent.up" {
+			t.Errorf("at the start: %v", first)
+		}
+		time.Sleep(time.Until(time.Now().Truncate(10 * time.Second).Add(13 * time.Second)))
+		for len(out) > 0 {
+			<-out
+		}
+		bucket := time.Now().Truncate(10 * time.Second)
+		in <- batchOf("a:1|g\nstamped:1|g|T1700000000")
+		if got := (<-out).Series; len(got) != 1 || got[0].Name != "stamped" || time.Since(bucket) > 5*time.Second {
+			t.Errorf("%s into the bucket: %v", time.Since(bucket), got)
+		}
+		got := (<-out).Series
+		if late := time.Since(bucket.Add(10 * time.Second)); late < 0 || late > 10*time.Millisecond {
+			t.Errorf("the bucket left %s after its end", late)
+		}
+		if len(got) != 3 || got[0].Name != "a" || got[0].Points[0].Time != bucket.Unix() {
+			t.Errorf("the bucket: %v", got)
+		}
+		if own := got[2]; own.Name != "datadog.dogstatsd.packet.count" || own.Points[0].Value != 1 {
+			t.Errorf("the agent about itself: %v, want one packet", own)
+		}
+		in <- batchOf("b:1|g")
+		close(in)
+		if last := (<-out).Series; len(last) == 0 || last[0].Name != "b" {
+			t.Errorf("at the end: %v", last)
+		}
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// TestWaitingIsCountedOnce holds that a line counts once as waiting, however
+// often its origin is looked for, and once by what became of it.
+func TestWaitingIsCountedOnce(t *testing.T) {
+	p, now := newPipeline(t), time.Unix(1, 0)
+	p.batch(batchOf("a:1|c|#dd.internal.entity_id:new"), now)
+	for i := range 20 {
+		if got := testutil.ToFloat64(p.metrics.origins[origin.Waiting]); len(p.waiting) == 1 && got != 1 {
+			t.Fatalf("after %d rechecks: counted %v times as waiting, want once", i, got)
+		}
+		now = now.Add(waitRecheck)
+		p.recheck(now, false)
+	}
+	waiting, unresolved := testutil.ToFloat64(p.metrics.origins[origin.Waiting]), testutil.ToFloat64(p.metrics.origins[origin.Unresolved])
+	if len(p.waiting) != 0 || waiting != 1 || unresolved != 1 {
+		t.Errorf("%d lines wait; counted %v times as waiting, %v as unresolved; want 0, 1, 1", len(p.waiting), waiting, unresolved)
+	}
+}
+
+// TestClockSetBack holds that an agent whose clock is set back goes on at once:
+// it sends its buckets and its running beat every ten seconds, and counts no
+// more into a bucket than happened in it.
+func TestClockSetBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPipeline(t)
+		var back atomic.Int64 // seconds
+		p.now = func() time.Time { return time.Now().Add(-time.Duration(back.Load()) * time.Second) }
+		in, out := make(chan *dogstatsd.Batch), make(chan forward.Batch, 1000)
+		done := make(chan error, 1)
+		go func() { done <- p.run(t.Context(), in, out) }()
+		for second := range 300 {
+			if second == 103 {
+				back.Store(3600)
+			}
+			in <- batchOf("a:1|c")
+			time.Sleep(time.Second)
+		}
+		stepped := time.Now().Add(-200 * time.Second)
+		close(in)
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		beats, total := 0, 0.0
+		for batch := range out {
+			for _, s := range batch.Series {
+				for _, point := range s.Points {
+					if at := time.Unix(point.Time, 0); s.Name == "datadog.agent.running" && at.Before(stepped.Add(-3000*time.Second)) {
+						beats++
+					}
+					if s.Name != "a" {
+						continue
+					}
+					if total += point.Value * 10; point.Value > 1.5 {
+						t.Errorf("a rate of %v at %d, want about 1", point.Value, point.Time)
+					}
+				}
+			}
+		}
+		if beats < 18 {
+			t.Errorf("%d beats in 200 s after the clock was set back", beats)
+		}
+		if math.Abs(total-300) > 0.01 {
+			t.Errorf("%v events, want 300", total)
+		}
+	})
+}
+
+// TestFlushWaitsForOrigins holds that a line whose pod is still being looked
+// for when its bucket ends stays in that bucket.
+func TestFlushWaitsForOrigins(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPipeline(t)
+		in, out := make(chan *dogstatsd.Batch), make(chan forward.Batch, 100)
+		done := make(chan error, 1)
+		go func() { done <- p.run(t.Context(), in, out) }()
+		bucket := time.Now().Truncate(10 * time.Second).Add(10 * time.Second)
+		time.Sleep(time.Until(bucket.Add(9900 * time.Millisecond)))
+		in <- batchOf("late:1|c|#dd.internal.entity_id:new")
+		time.Sleep(2 * time.Second)
+		in <- batchOf("next:1|g")
+		time.Sleep(20 * time.Second)
+		close(in)
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		starts := map[string]int64{}
+		for b := range out {
+			for _, s := range b.Series {
+				if _, ok := starts[s.Name]; !ok {
+					starts[s.Name] = s.Points[0].Time - bucket.Unix()
+				}
+			}
+		}
+		if starts["late"] != 0 || starts["next"] != 10 {
+			t.Errorf("first points, in seconds after the bucket's start: %v, want late in it and next in the one after", starts)
+		}
+	})
+}

@@ -1,0 +1,226 @@
+package agent
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"kelpie.dev/kelpie/agent/aggregate"
+	"kelpie.dev/kelpie/agent/check"
+	"kelpie.dev/kelpie/agent/dogstatsd"
+	"kelpie.dev/kelpie/agent/forward"
+	"kelpie.dev/kelpie/agent/origin"
+)
+
+// Status is what the agent tells about itself, at /status and by the status
+// command.
+type Status struct {
+	Version    string                   `json:"version"`
+	Hostname   string                   `json:"hostname"`
+	Started    time.Time                `json:"started"`
+	Now        time.Time                `json:"now"`
+	Tags       []string                 `json:"host_tags"`
+	Listeners  []ListenerStatus         `json:"listeners"`
+	Problems   []Problem                `json:"problems"`         // newest first
+	Contexts   int                      `json:"contexts"`         // at the last flush
+	Top        []aggregate.ContextStats `json:"top_contexts"`     // without Telemetry
+	Telemetry  aggregate.Total          `json:"client_telemetry"` // of the official clients, about themselves
+	Senders    []aggregate.OriginStats  `json:"senders"`          // who holds most contexts
+	Refused    []aggregate.Refusal      `json:"refused"`          // by the limit on contexts
+	Origin     OriginStatus             `json:"origin"`
+	Checks     check.Status             `json:"checks"`
+	Forwarding []forward.Status         `json:"forwarding"`
+}
+
+// ListenerStatus is one socket's.
+type ListenerStatus struct {
+	Transport dogstatsd.Transport `json:"transport"`
+	Address   string              `json:"address"`
+	dogstatsd.Counts
+}
+
+// OriginStatus is about the tags of pods.
+type OriginStatus struct {
+	Enabled bool   `json:"enabled"` // there is a kubelet to ask
+	Pods    int    `json:"pods"`
+	Error   string `json:"error,omitempty"` // of the last request
+}
+
+// reporter collects a Status.
+type reporter struct {
+	started   time.Time
+	config    Config
+	version   string
+	listeners []*dogstatsd.Listener
+	tagger    *origin.Tagger
+	pipeline  *pipeline
+	forwarder *forward.Forwarder
+	checks    *check.Runner
+}
+
+func (r *reporter) report(now time.Time) Status {
+	s := Status{
+		Version: r.version, Hostname: r.config.Hostname, Started: r.started, Now: now,
+		Tags: r.config.Tags, Problems: r.pipeline.problems.list(), Forwarding: r.forwarder.Status(), Checks: r.checks.Status(),
+	}
+	for _, l := range r.listeners {
+		s.Listeners = append(s.Listeners, ListenerStatus{l.Transport(), l.Addr(), l.Counts()})
+	}
+	live := r.pipeline.contexts()
+	s.Contexts, s.Top, s.Telemetry, s.Senders, s.Refused = live.n, live.top, live.telemetry, live.origins, live.refused
+	if r.tagger != nil {
+		pods, err := r.tagger.Pods()
+		s.Origin = OriginStatus{Enabled: true, Pods: pods}
+		if err != nil {
+			s.Origin.Error = err.Error()
+		}
+	}
+	return s
+}
+
+// Print writes s for people.
+func (s *Status) Print(w io.Writer) error {
+	p := &printer{w: w}
+	p.line("Kelpie agent %s on %s", s.Version, s.Hostname)
+	p.line("  up        %s (since %s)", s.Now.Sub(s.Started).Round(time.Second), s.Started.UTC().Format(time.RFC3339))
+	if len(s.Tags) > 0 {
+		p.line("  host tags %s", strings.Join(s.Tags, ", "))
+	}
+	p.line("\nDogStatsD")
+	if len(s.Listeners) == 0 {
+		p.line("  no listener: DD_USE_DOGSTATSD or DD_DOGSTATSD_PORT and DD_DOGSTATSD_SOCKET turn them off")
+	}
+	for _, l := range s.Listeners {
+		p.line("  %-4s %s: %d datagrams, %d bytes", l.Transport, l.Address, l.Packets, l.Bytes)
+		if l.Transport == dogstatsd.UnixStream {
+			p.line("       %d connections open, %d refused; %d frames too long, %d cut short", l.Connections, l.ConnectionsRefused, l.FramesTooLong, l.FramesCutShort)
+		}
+		if l.Unterminated > 0 {
+			p.line("       %d last lines dropped for want of a line feed (DD_DOGSTATSD_EOL_REQUIRED)", l.Unterminated)
+		}
+		if l.Truncated+l.KernelDrops+l.ReadErrors > 0 {
+			p.line("       lost: %d truncated (DD_DOGSTATSD_BUFFER_SIZE), %d dropped by the kernel (DD_DOGSTATSD_SO_RCVBUF), %d read errors", l.Truncated, l.KernelDrops, l.ReadErrors)
+		}
+	}
+	s.printContexts(p)
+	s.printOrigin(p)
+	s.printChecks(p)
+	s.printForwarding(p)
+	return p.err
+}
+
+func (s *Status) printContexts(p *printer) {
+	p.line("  contexts: %d at the last flush", s.Contexts)
+	for _, c := range s.Top {
+		p.line("    %9d samples  %s{%s}", c.Samples, c.Name, c.Tags)
+	}
+	if s.Telemetry.Contexts > 0 {
+		p.line("    not listed: %d samples of %d contexts %s*, the clients' own telemetry", s.Telemetry.Samples, s.Telemetry.Contexts, clientTelemetry)
+	}
+	for _, o := range s.Senders {
+		p.line("    %9d contexts from %s", o.Contexts, nameOrigin(o.Origin))
+	}
+	for _, r := range s.Refused {
+		p.line("    refused %d samples of %s from %s: its share of the contexts is used up (DD_DOGSTATSD_CONTEXT_LIMITER_LIMIT)", r.Samples, cmp.Or(r.Metric, "other metrics"), nameOrigin(r.Origin))
+	}
+	if len(s.Problems) == 0 {
+		p.line("  every line so far was taken")
+		return
+	}
+	p.line("  what was wrong with lines, newest first:")
+	for _, e := range s.Problems {
+		taken := "not taken"
+		if e.Taken {
+			taken = "taken, but"
+		}
+		p.line("    %s ×%d (%s), last %s ago: %s", e.Reason, e.Count, taken, s.Now.Sub(e.At).Round(time.Second), e.Meaning)
+		p.line("      %q", e.Line)
+	}
+}
+
+func (s *Status) printOrigin(p *printer) {
+	p.line("\nOrigin of samples")
+	switch {
+	case !s.Origin.Enabled:
+		p.line("  not looked for: DD_KUBERNETES_KUBELET_HOST is not set")
+	case s.Origin.Error != "":
+		p.line("  %d pods known, but: %s", s.Origin.Pods, s.Origin.Error)
+	default:
+		p.line("  %d pods known (asked for when a sample needs it)", s.Origin.Pods)
+	}
+}
+
+func (s *Status) printChecks(p *printer) {
+	p.line("\nChecks")
+	if len(s.Checks.Instances)+len(s.Checks.Problems) == 0 {
+		p.line("  none: no file in DD_CONFD_PATH and no annotation of a pod asks for one")
+	}
+	for _, i := range s.Checks.Instances {
+		state := "ok"
+		if i.LastError != "" {
+			state = "FAILING: " + i.LastError
+		}
+		p.line("  %s %s (%s), every %s: %d runs, %d series%s; %s", i.Check, i.Name, i.Source, i.Interval, i.Runs, i.Series, s.ago(i.LastRun), state)
+		for _, w := range i.Warnings {
+			p.line("    warning: %s", w)
+		}
+	}
+	for _, problem := range s.Checks.Problems {
+		p.line("  not run: %s: %s", problem.Source, problem.Error)
+	}
+}
+
+func (s *Status) printForwarding(p *printer) {
+	p.line("\nForwarding")
+	for _, e := range s.Forwarding {
+		state := "no request yet"
+		switch {
+		case e.Failing:
+			state = "FAILING"
+		case e.LastSuccess != nil:
+			state = "ok"
+		}
+		p.line("  %s (API key %s): %s", e.URL, e.APIKey, state)
+		p.line("    delivered %d points in %d payloads%s; dropped %d points; %d retries", e.DeliveredPts, e.Delivered, s.ago(e.LastSuccess), e.DroppedPts, e.Retries)
+		if e.QueuePayloads > 0 {
+			p.line("    queue: %d payloads, %d bytes in memory, oldest%s", e.QueuePayloads, e.QueueBytes, s.ago(e.OldestQueued))
+		}
+		if d := e.Spool; d != nil {
+			p.line("    on disk: %d payloads, %d of %d bytes, in %s", d.Payloads, d.Bytes, d.Limit, d.Directory)
+			if d.Error != "" {
+				p.line("    NOT on disk, as it should be: %s", d.Error)
+			}
+		}
+		for _, k := range e.Kinds {
+			for _, reason := range slices.Sorted(maps.Keys(k.DroppedPoints)) {
+				p.line("    dropped %d points of %s: %s", k.DroppedPoints[reason], k.Kind, reason)
+			}
+		}
+		if e.LastError != "" {
+			p.line("    last error%s: %s", s.ago(e.LastErrorAt), e.LastError)
+		}
+	}
+}
+
+func (s *Status) ago(t *time.Time) string {
+	if t == nil {
+		return ""
+	}
+	return ", " + s.Now.Sub(*t).Round(time.Second).String() + " ago"
+}
+
+// printer writes lines until the first failure, which it keeps.
+type printer struct {
+	w   io.Writer
+	err error
+}
+
+func (p *printer) line(format string, args ...any) {
+	if p.err == nil {
+		_, p.err = fmt.Fprintf(p.w, format+"\n", args...)
+	}
+}
