@@ -1,0 +1,152 @@
+// Package backend is the backend role: it takes in what agents send, keeps it,
+// and answers queries, as Datadog's API does.
+//
+// This file is its parts list: the parts in the order in which data flows
+// through them, and their end in the same order. What each part does stands in
+// its own package.
+package backend
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync/atomic"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"golang.org/x/sync/errgroup"
+
+	"kelpie.dev/kelpie/backend/auth"
+	"kelpie.dev/kelpie/backend/intake"
+	"kelpie.dev/kelpie/backend/queryapi"
+	"kelpie.dev/kelpie/backend/store"
+	"kelpie.dev/kelpie/health"
+)
+
+// Deps are what the backend is given by the program around it.
+type Deps struct {
+	Version  string
+	Log      *slog.Logger // nil discards
+	Listener net.Listener // nil listens on Config.Listen; Run closes it
+}
+
+// Run runs the backend until ctx ends or a part fails. On its way out it lets
+// requests under way finish, then closes the store.
+func Run(ctx context.Context, cfg Config, deps Deps) error {
+	if err := cfg.validate(); err != nil {
+		return err
+	}
+	keys, err := cfg.keys()
+	if err != nil {
+		return err
+	}
+	if deps.Log == nil {
+		deps.Log = slog.New(slog.DiscardHandler)
+	}
+	errs := newRecent(deps.Log.Handler())
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	b := &backend{cfg: cfg, keys: keys, deps: deps, log: slog.New(errs), reg: reg}
+	b.status = newStatus(deps.Version, errs)
+
+	hs := health.New(health.Options{
+		Addr: cfg.Health, Role: "backend", Version: deps.Version, Registry: reg,
+		Ready: b.ready, Status: b.status.snapshot, Log: b.log,
+	})
+	g, gctx := errgroup.WithContext(ctx)
+	// Health outlives the rest, so that the end can be watched.
+	healthCtx, stopHealth := context.WithCancel(context.WithoutCancel(ctx))
+	g.Go(func() error { return hs.Run(healthCtx) })
+	g.Go(func() error {
+		defer stopHealth()
+		return b.run(gctx)
+	})
+	return g.Wait()
+}
+
+type backend struct {
+	cfg    Config
+	keys   *auth.Checker
+	deps   Deps
+	log    *slog.Logger
+	reg    *prometheus.Registry
+	status *status
+
+	store   atomic.Pointer[store.Store] // nil until it is open
+	leaving atomic.Bool
+}
+
+// run opens the store, serves until ctx ends, and closes the store.
+func (b *backend) run(ctx context.Context) (err error) {
+	if b.deps.Listener != nil {
+		defer func() { _ = b.deps.Listener.Close() }() // also where run does not get to serve
+	}
+	st, err := store.Open(store.Options{
+		Dir: b.cfg.DataDir, Retention: b.cfg.Retention, RetentionBytes: b.cfg.RetentionBytes,
+		MaxMetricSeries: b.cfg.MaxSeriesPerMetric, MaxSeries: b.cfg.MaxSeries, MaxMetricNames: b.cfg.MaxMetricNames,
+		MaxSelectSeries: b.cfg.QueryMaxSeries, MaxSelectPoints: b.cfg.QueryMaxPoints,
+		MinFree: b.cfg.MinFree, Registerer: b.reg, Log: b.log,
+	})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, st.Close()) }()
+	handler, err := b.handler(st)
+	if err != nil {
+		return err
+	}
+	b.store.Store(st)
+
+	// The store's housekeeping and the meter outlive the listener.
+	g, gctx := errgroup.WithContext(ctx)
+	keepCtx, stopKeeping := context.WithCancel(context.WithoutCancel(ctx))
+	g.Go(func() error { return st.Run(keepCtx) })
+	g.Go(func() error { return b.status.meter(keepCtx) })
+	g.Go(func() error {
+		defer stopKeeping()
+		return b.serve(gctx, handler)
+	})
+	return g.Wait()
+}
+
+// handler builds the HTTP side.
+func (b *backend) handler(st *store.Store) (http.Handler, error) {
+	in, err := intake.New(intake.Options{
+		Store: st, Auth: b.keys, BodyBytes: b.cfg.IntakeBodyBytes, DecodeBytes: b.cfg.IntakeDecodeBytes,
+		Registerer: b.reg, Log: b.log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	api, err := queryapi.New(queryapi.Options{
+		Source: st, Catalog: st, Tags: st, Auth: b.keys, Timeout: b.cfg.QueryTimeout, Concurrency: b.cfg.QueryConcurrency,
+		Slow: b.cfg.SlowQuery, Registerer: b.reg, Log: b.log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	mux := http.NewServeMux()
+	in.Register(mux)
+	api.Register(mux)
+	mux.HandleFunc("/", notFound)
+	b.status.observe(st, api)
+	return instrument(mux, b.reg), nil
+}
+
+// ready reports why the backend cannot take data now.
+func (b *backend) ready() error {
+	st := b.store.Load()
+	switch {
+	case b.leaving.Load():
+		return errors.New("shutting down")
+	case st == nil:
+		return errors.New("opening the store: the write-ahead log is being replayed")
+	}
+	if err := st.Ready(); err != nil {
+		return fmt.Errorf("store: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,243 @@
+// Package intake takes in what Datadog's agents and clients send.
+//
+// It owns the intake's routes, limits and answers: it checks the key, undoes
+// the encoding, has the body decoded, normalizes names and tags as Datadog does,
+// and answers only after the points are stored. It does not know how points are
+// stored, and what it does not use yet it takes and counts: an agent that is
+// refused on one route keeps its data and tries for ever.
+package intake
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"mime"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/semaphore"
+	"golang.org/x/time/rate"
+
+	"kelpie.dev/kelpie/backend/answer"
+	"kelpie.dev/kelpie/metric"
+	"kelpie.dev/kelpie/metric/payload"
+)
+
+// Appender stores series and distributions durably. After an error nothing is
+// stored for sure, and the sender is asked to try again.
+type Appender interface {
+	Append(ctx context.Context, series []metric.Series) error
+	AppendDistributions(ctx context.Context, distributions []metric.Distribution) error
+}
+
+// Authorizer checks the API key of a request. Its errors' texts are answered.
+type Authorizer interface {
+	Intake(r *http.Request) error
+}
+
+// Options are an Intake's parts. Store and Auth are required.
+type Options struct {
+	Store Appender
+	Auth  Authorizer
+	// BodyBytes bounds the bodies that are being received, all together, as
+	// they are on the wire; 0 means 64 MiB. Requests beyond wait a little.
+	BodyBytes int64
+	// DecodeBytes bounds the bodies that are being decoded, all together, as
+	// they are when decompressed; 0 means 128 MiB.
+	DecodeBytes int64
+	Registerer  prometheus.Registerer // nil registers nothing
+	Log         *slog.Logger          // nil discards
+}
+
+// Intake serves the routes of Register. See New.
+type Intake struct {
+	store    Appender
+	auth     Authorizer
+	log      *slog.Logger
+	metrics  *metrics
+	bodies   *semaphore.Weighted
+	decoding *semaphore.Weighted
+	seldom   rate.Sometimes
+	told     sync.Map // routes that the log called ignored
+}
+
+// patience is how long a request waits for its share of memory.
+const patience = 10 * time.Second
+
+// New returns an Intake.
+func New(o Options) (*Intake, error) {
+	if o.Store == nil || o.Auth == nil {
+		return nil, errors.New("intake: store and key check are required")
+	}
+	if o.BodyBytes == 0 {
+		o.BodyBytes = 64 << 20
+	}
+	if o.DecodeBytes == 0 {
+		o.DecodeBytes = 128 << 20
+	}
+	if o.BodyBytes < v1Limits.wire || o.DecodeBytes < v1Limits.decoded {
+		return nil, errors.New("intake: memory bounds are smaller than one allowed body")
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Intake{
+		store: o.Store, auth: o.Auth, log: o.Log, metrics: newMetrics(o.Registerer),
+		bodies: semaphore.NewWeighted(o.BodyBytes), decoding: semaphore.NewWeighted(o.DecodeBytes),
+		seldom: rate.Sometimes{First: 5, Interval: 10 * time.Second},
+	}, nil
+}
+
+// Routes that agents use and that are taken without effect. Answering 404 would
+// fill the agents' retry queues.
+var ignoredRoutes = []string{
+	"/api/intake/metrics/v3/series", "/api/intake/metrics/v3/sketches",
+	"/api/intake/metrics/v3beta/series", "/api/intake/metrics/v3beta/sketches",
+	"/api/v1/check_run", "/api/v2/service_checks", "/api/v2/events",
+	"/intake", "/intake/{$}", "/api/v1/metadata", "/api/v2/host_metadata",
+	"/api/v1/collector", "/api/v1/container", "/api/v1/discovery", "/api/v1/connections", "/api/v1/orchestrator",
+	"/api/v2/orch", "/api/v2/orchmanif",
+}
+
+// Register adds the intake's routes to mux.
+func (in *Intake) Register(mux *http.ServeMux) {
+	mux.HandleFunc("GET /api/v1/validate", in.validate)
+	mux.HandleFunc("POST /api/v1/series", in.seriesV1)
+	mux.HandleFunc("POST /api/v2/series", in.seriesV2)
+	mux.HandleFunc("POST /api/beta/sketches", in.sketches)
+	mux.HandleFunc("POST /api/v1/sketches", in.sketches)
+	mux.HandleFunc("POST /api/v1/distribution_points", in.distributionPoints)
+	mux.HandleFunc("POST /api/v1/events", in.event)
+	for _, route := range ignoredRoutes {
+		mux.HandleFunc("POST "+route, in.ignore)
+	}
+}
+
+func (in *Intake) validate(w http.ResponseWriter, r *http.Request) {
+	if in.allowed(w, r) {
+		answer.Raw(w, http.StatusOK, "application/json", []byte(`{"valid":true}`))
+	}
+}
+
+func (in *Intake) seriesV1(w http.ResponseWriter, r *http.Request) {
+	if in.take(w, r, v1Limits, in.series(payload.DecodeV1JSON)) {
+		answer.Raw(w, http.StatusAccepted, "text/json", []byte(`{"status": "ok"}`))
+	}
+}
+
+func (in *Intake) seriesV2(w http.ResponseWriter, r *http.Request) {
+	decode := payload.DecodeV2JSON
+	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err == nil && kind == "application/x-protobuf" {
+		decode = payload.DecodeV2
+	}
+	if in.take(w, r, v2Limits, in.series(decode)) {
+		answer.Raw(w, http.StatusAccepted, "application/json", []byte(`{"errors":[]}`))
+	}
+}
+
+func (in *Intake) sketches(w http.ResponseWriter, r *http.Request) {
+	if in.take(w, r, sketchLimits, in.distributions(payload.DecodeSketches)) {
+		answer.Raw(w, http.StatusAccepted, "application/json", []byte(`{"status": "ok"}`))
+	}
+}
+
+func (in *Intake) distributionPoints(w http.ResponseWriter, r *http.Request) {
+	if in.take(w, r, v1Limits, in.distributions(payload.DecodeDistributionPoints)) {
+		answer.Raw(w, http.StatusAccepted, "text/json", []byte(`{"status": "ok"}`))
+	}
+}
+
+// A decoder reads a body. What it returns stores what was in it.
+type decoder func(body []byte) (store func(context.Context) error, err error)
+
+func (in *Intake) series(decode func([]byte) ([]metric.Series, error)) decoder {
+	return func(body []byte) (func(context.Context) error, error) {
+		series, err := decode(body)
+		series = in.normalize(series)
+		return func(ctx context.Context) error { return in.store.Append(ctx, series) }, err
+	}
+}
+
+func (in *Intake) distributions(decode func([]byte) ([]metric.Distribution, error)) decoder {
+	return func(body []byte) (func(context.Context) error, error) {
+		ds, err := decode(body)
+		ds = in.normalizeDistributions(ds)
+		return func(ctx context.Context) error { return in.store.AppendDistributions(ctx, ds) }, err
+	}
+}
+
+// take runs a request for series or distributions to its end. It reports
+// whether the points are stored; if not, the error is answered.
+func (in *Intake) take(w http.ResponseWriter, r *http.Request, lim limits, decode decoder) bool {
+	if !in.allowed(w, r) {
+		return false
+	}
+	err := in.process(w, r, lim, decode)
+	if err != nil {
+		in.fail(w, r, err)
+	}
+	return err == nil
+}
+
+func (in *Intake) process(w http.ResponseWriter, r *http.Request, lim limits, decode decoder) error {
+	wire, done, err := in.receive(w, r, lim)
+	defer done()
+	if err != nil {
+		return err
+	}
+	body, release, err := in.inflate(r, wire, lim)
+	defer release()
+	if err != nil {
+		return err
+	}
+	in.metrics.bytes.WithLabelValues("wire").Add(float64(len(wire)))
+	in.metrics.bytes.WithLabelValues("decoded").Add(float64(len(body)))
+	store, err := decode(body)
+	if errors.Is(err, payload.ErrTooManySeries) {
+		return &refusal{http.StatusRequestEntityTooLarge, reasonTooBig, []string{"Payload too big", err.Error()}}
+	}
+	if err != nil {
+		return &refusal{http.StatusBadRequest, reasonMalformed, []string{"Payload is not in the expected format: " + err.Error()}}
+	}
+	// A client that hangs up must not tear its batch: it would send all of it again.
+	if err := store(context.WithoutCancel(r.Context())); err != nil {
+		return &refusal{http.StatusServiceUnavailable, reasonUnavailable, []string{err.Error()}}
+	}
+	return nil
+}
+
+// allowed checks the key and answers if it does not hold.
+func (in *Intake) allowed(w http.ResponseWriter, r *http.Request) bool {
+	err := in.auth.Intake(r)
+	if err != nil {
+		in.fail(w, r, &refusal{http.StatusForbidden, reasonForbidden, []string{err.Error()}})
+	}
+	return err == nil
+}
+
+// A refusal is an error with its place in the answer and in the counters.
+type refusal struct {
+	code     int
+	reason   string
+	messages []string
+}
+
+func (e *refusal) Error() string { return e.messages[len(e.messages)-1] }
+
+// fail answers err, counts it, and logs the first few of them.
+func (in *Intake) fail(w http.ResponseWriter, r *http.Request, err error) {
+	var no *refusal
+	if !errors.As(err, &no) {
+		no = &refusal{http.StatusInternalServerError, reasonInternal, []string{err.Error()}}
+	}
+	in.metrics.refused.WithLabelValues(no.reason).Inc()
+	in.seldom.Do(func() {
+		in.log.Warn("request refused", "route", r.Pattern, "code", no.code, "reason", no.reason, "error", no.Error(), "client", r.RemoteAddr)
+	})
+	if no.code == http.StatusRequestEntityTooLarge || no.code == http.StatusRequestTimeout {
+		w.Header().Set("Connection", "close") // the rest of the body is not worth reading
+	}
+	answer.Error(w, no.code, no.messages...)
+}

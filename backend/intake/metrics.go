@@ -1,0 +1,53 @@
+package intake
+
+import "github.com/prometheus/client_golang/prometheus"
+
+// Reasons for which a request is refused, as the counter's label has them.
+const (
+	reasonForbidden   = "forbidden"
+	reasonMalformed   = "malformed"
+	reasonEncoding    = "encoding"
+	reasonTooBig      = "too_big"
+	reasonTimeout     = "timeout"
+	reasonBusy        = "busy"
+	reasonUnavailable = "unavailable"
+	reasonInternal    = "internal"
+)
+
+type metrics struct {
+	refused *prometheus.CounterVec // requests, by reason
+	series  *prometheus.CounterVec // series, by reason
+	ignored *prometheus.CounterVec // requests, by route
+	bytes   *prometheus.CounterVec // of bodies, by form
+}
+
+func newMetrics(reg prometheus.Registerer) *metrics {
+	m := &metrics{
+		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "kelpie_backend_intake_refused_total",
+			Help: "Intake requests refused as a whole, by reason.",
+		}, []string{"reason"}),
+		series: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "kelpie_backend_series_refused_total",
+			Help: "Series and distributions dropped from an accepted request, by reason.",
+		}, []string{"reason"}),
+		ignored: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "kelpie_backend_intake_ignored_total",
+			Help: "Payloads taken without effect, by route.",
+		}, []string{"route"}),
+		bytes: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "kelpie_backend_intake_bytes_total",
+			Help: "Bytes of series and distribution payloads: on the wire, and decoded.",
+		}, []string{"form"}),
+	}
+	for _, r := range []string{reasonForbidden, reasonMalformed, reasonEncoding, reasonTooBig, reasonTimeout, reasonBusy, reasonUnavailable, reasonInternal} {
+		m.refused.WithLabelValues(r)
+	}
+	for _, r := range []string{"name", "host_too_long", "too_many_tags"} {
+		m.series.WithLabelValues(r)
+	}
+	if reg != nil {
+		reg.MustRegister(m.refused, m.series, m.ignored, m.bytes)
+	}
+	return m
+}

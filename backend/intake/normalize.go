@@ -1,0 +1,69 @@
+package intake
+
+import (
+	"strings"
+
+	"kelpie.dev/kelpie/metric"
+)
+
+// Bounds of one series. Datadog names none for tags and hosts; these are far
+// beyond what agents send and keep a store's labels of sane size.
+const (
+	maxTags       = 500
+	maxHostLength = 255
+)
+
+// normalize turns names and tags into what Datadog's backend stores. A series
+// that has no usable name is dropped and counted. It reuses series' memory.
+func (in *Intake) normalize(series []metric.Series) []metric.Series {
+	kept := series[:0]
+	for _, s := range series {
+		if reason := normalizeSeries(&s); reason != "" {
+			in.metrics.series.WithLabelValues(reason).Inc()
+			continue
+		}
+		kept = append(kept, s)
+	}
+	return kept
+}
+
+// normalizeDistributions is normalize of distributions.
+func (in *Intake) normalizeDistributions(ds []metric.Distribution) []metric.Distribution {
+	kept := ds[:0]
+	for _, d := range ds {
+		s := metric.Series{Name: d.Name, Host: d.Host, Tags: d.Tags}
+		if reason := normalizeSeries(&s); reason != "" {
+			in.metrics.series.WithLabelValues(reason).Inc()
+			continue
+		}
+		d.Name, d.Host, d.Tags = s.Name, s.Host, s.Tags
+		kept = append(kept, d)
+	}
+	return kept
+}
+
+// normalizeSeries normalizes s, or says why it cannot be kept.
+func normalizeSeries(s *metric.Series) (reason string) {
+	name, ok := metric.NormalizeName(s.Name)
+	if !ok {
+		return "name"
+	}
+	s.Name = name
+	s.Host, s.Device = strings.TrimSpace(s.Host), strings.TrimSpace(s.Device)
+	if len(s.Host) > maxHostLength || len(s.Device) > maxHostLength {
+		return "host_too_long"
+	}
+	if len(s.Tags) > maxTags {
+		return "too_many_tags"
+	}
+	changed := false
+	for i, tag := range s.Tags {
+		if n := metric.NormalizeTag(tag); n != tag {
+			s.Tags[i], changed = n, true
+		}
+	}
+	if changed {
+		s.Tags = metric.NewTags(s.Tags...)
+	}
+	return ""
+}

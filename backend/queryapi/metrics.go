@@ -1,0 +1,103 @@
+package queryapi
+
+import (
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"kelpie.dev/kelpie/metric/payload"
+)
+
+// Outcomes of a request, as the counter's label has them.
+const (
+	outcomeOK          = "ok"
+	outcomeForbidden   = "forbidden"
+	outcomeInvalid     = "invalid" // a parameter
+	outcomeSyntax      = "syntax"
+	outcomeUnsupported = "unsupported"
+	outcomeLimit       = "limit"
+	outcomeTimeout     = "timeout"
+	outcomeBusy        = "busy"
+	outcomeError       = "error"
+)
+
+type metrics struct {
+	queries  *prometheus.CounterVec
+	duration prometheus.Histogram
+}
+
+func newMetrics(reg prometheus.Registerer) *metrics {
+	m := &metrics{
+		queries: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "kelpie_backend_queries_total",
+			Help: "Query requests by outcome. A request may hold several queries.",
+		}, []string{"outcome"}),
+		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "kelpie_backend_query_duration_seconds",
+			Help:    "Time to parse and evaluate a query request.",
+			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 16),
+		}),
+	}
+	for _, o := range []string{outcomeOK, outcomeForbidden, outcomeInvalid, outcomeSyntax, outcomeUnsupported, outcomeLimit, outcomeTimeout, outcomeBusy, outcomeError} {
+		m.queries.WithLabelValues(o)
+	}
+	if reg != nil {
+		reg.MustRegister(m.queries, m.duration)
+	}
+	return m
+}
+
+// A SlowQuery is a query request that took long.
+type SlowQuery struct {
+	Query   string    `json:"query"`
+	Seconds float64   `json:"seconds"`
+	Span    int64     `json:"span_seconds"` // of the request's window
+	Series  int       `json:"series"`       // in the answer
+	At      time.Time `json:"at"`
+}
+
+// keptSlow is how many slow queries are remembered, and keptFor how long.
+const (
+	keptSlow = 10
+	keptFor  = time.Hour
+)
+
+// slowest remembers the slowest queries of the last hour. The zero value is empty.
+type slowest struct {
+	mu   sync.Mutex
+	list []SlowQuery // slowest first
+}
+
+func (s *slowest) add(q SlowQuery) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.list = slices.DeleteFunc(s.list, func(old SlowQuery) bool { return q.At.Sub(old.At) > keptFor })
+	i, _ := slices.BinarySearchFunc(s.list, q.Seconds, func(old SlowQuery, sec float64) int {
+		if old.Seconds > sec {
+			return -1
+		}
+		return 1
+	})
+	if i < keptSlow {
+		s.list = slices.Insert(s.list, i, q)
+		s.list = s.list[:min(len(s.list), keptSlow)]
+	}
+}
+
+// Slowest returns the slowest query requests of the last hour, slowest first.
+func (a *API) Slowest() []SlowQuery {
+	a.slow.mu.Lock()
+	defer a.slow.mu.Unlock()
+	return slices.Clone(a.slow.list)
+}
+
+// noteSlow remembers a request, and logs it if it was slow.
+func (a *API) noteSlow(resp *payload.QueryResponse, took time.Duration) {
+	q := SlowQuery{Query: resp.Query, Seconds: took.Seconds(), Span: (resp.ToDate - resp.FromDate) / 1000, Series: len(resp.Series), At: a.opts.Now()}
+	a.slow.add(q)
+	if took >= a.opts.Slow {
+		a.opts.Log.Warn("slow query", "query", q.Query, "took", took, "span_seconds", q.Span, "series", q.Series)
+	}
+}

@@ -1,0 +1,213 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/storage"
+	"github.com/prometheus/prometheus/tsdb/chunkenc"
+
+	"kelpie.dev/kelpie/metric"
+	"kelpie.dev/kelpie/query"
+)
+
+// A LimitError reports a query that would read more than is allowed.
+type LimitError struct {
+	What  string // "series", "points" or "tags"
+	Limit int
+}
+
+func (e *LimitError) Error() string {
+	return fmt.Sprintf("reads more than %d %s: narrow its scope or its time range", e.Limit, e.What)
+}
+
+// QueryLimit marks the error as the query's fault, for the query API.
+func (e *LimitError) QueryLimit() {}
+
+// Select implements query.Source. It returns a *LimitError for a selection
+// beyond Options.MaxSelectSeries or MaxSelectPoints.
+func (s *Store) Select(ctx context.Context, sel query.Selector, from, to int64) ([]metric.Series, error) {
+	n := s.catalog.get(sel.Metric)
+	if n == nil || from > to {
+		return nil, nil
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.db == nil {
+		return nil, ErrClosed
+	}
+	q, err := s.db.Querier(from*1000, to*1000+999)
+	if err != nil {
+		return nil, fmt.Errorf("select %s: %w", sel.Metric, err)
+	}
+	defer func() { _ = q.Close() }()
+	matchers, err := s.matchers(sel)
+	if err == nil && n.dist.Load() {
+		matchers, err = add(matchers, labels.MatchEqual, partLabel, "")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("select %s: %w", sel.Metric, err)
+	}
+	hints := &storage.SelectHints{Start: from * 1000, End: to*1000 + 999}
+	r := reader{store: s, sel: sel, from: from, to: to, name: n.record()}
+	if err := r.read(ctx, q.Select(ctx, false, hints, matchers...)); err != nil {
+		return nil, err
+	}
+	return r.out, nil
+}
+
+// reader collects the answer of one Select.
+type reader struct {
+	store    *Store
+	sel      query.Selector
+	from, to int64
+	name     nameRecord
+
+	it     chunkenc.Iterator
+	points int
+	out    []metric.Series
+}
+
+func (r *reader) read(ctx context.Context, set storage.SeriesSet) error {
+	for set.Next() {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		series := set.At()
+		m := decodeLabels(series.Labels())
+		if !r.sel.Scope.Match(query.TagsOf(m)) {
+			continue
+		}
+		if err := r.readPoints(series, &m); err != nil {
+			return fmt.Errorf("read %s: %w", r.sel.Metric, err)
+		}
+		if len(m.Points) == 0 {
+			continue
+		}
+		if len(r.out) == r.store.opts.MaxSelectSeries {
+			return &LimitError{What: "series", Limit: r.store.opts.MaxSelectSeries}
+		}
+		if r.points += len(m.Points); r.points > r.store.opts.MaxSelectPoints {
+			return &LimitError{What: "points", Limit: r.store.opts.MaxSelectPoints}
+		}
+		m.Type, m.Interval, m.Unit = r.name.Type, r.name.Interval, r.name.Unit
+		r.out = append(r.out, m)
+	}
+	if err := set.Err(); err != nil {
+		return fmt.Errorf("read %s: %w", r.sel.Metric, err)
+	}
+	return nil
+}
+
+// readPoints fills m's points; the last sample of each second is its point.
+func (r *reader) readPoints(series storage.Series, m *metric.Series) error {
+	r.it = series.Iterator(r.it)
+	for r.it.Next() == chunkenc.ValFloat {
+		ms, v := r.it.At()
+		sec := ms / 1000
+		if sec < r.from || sec > r.to {
+			continue
+		}
+		if last := len(m.Points) - 1; last >= 0 && m.Points[last].Time == sec {
+			m.Points[last].Value = v
+			continue
+		}
+		m.Points = append(m.Points, metric.Point{Time: sec, Value: v})
+	}
+	return r.it.Err()
+}
+
+// matchers returns TSDB matchers that every series in the selection passes. They
+// may let more through: Scope.Match decides.
+func (s *Store) matchers(sel query.Selector) ([]*labels.Matcher, error) {
+	ms := []*labels.Matcher{labels.MustNewMatcher(labels.MatchEqual, nameLabel, sel.Metric)}
+	return s.narrow(ms, sel.Scope)
+}
+
+func (s *Store) narrow(ms []*labels.Matcher, scope query.Scope) ([]*labels.Matcher, error) {
+	switch t := scope.(type) {
+	case *query.And:
+		for _, term := range t.Terms {
+			var err error
+			if ms, err = s.narrow(ms, term); err != nil {
+				return nil, err
+			}
+		}
+		return ms, nil
+	case *query.Tag:
+		return s.bears(ms, t.Key, []string{t.Value})
+	case *query.In:
+		return s.bears(ms, t.Key, t.Values)
+	case *query.Bare:
+		if strings.Contains(t.Value, "*") {
+			return ms, nil
+		}
+		return add(ms, labels.MatchNotEqual, encodeKey(t.Value), "")
+	case *query.Not:
+		return s.lacks(ms, t.X)
+	default: // All needs none; the terms of Or are left to Scope.Match
+		return ms, nil
+	}
+}
+
+// bears narrows to series whose key has one of the values, which may hold "*".
+func (s *Store) bears(ms []*labels.Matcher, key string, values []string) ([]*labels.Matcher, error) {
+	label := encodeKey(key)
+	if slices.Contains(values, "*") {
+		return add(ms, labels.MatchNotEqual, label, "")
+	}
+	several := s.catalog.isSeveral(label)
+	if len(values) == 1 && !several && !strings.Contains(values[0], "*") {
+		return add(ms, labels.MatchEqual, label, encodeValue(values[0]))
+	}
+	return add(ms, labels.MatchRegexp, label, pattern(values, several))
+}
+
+// lacks narrows to series that do not match x, where the index can say so:
+// matching several values by exclusion would lose series.
+func (s *Store) lacks(ms []*labels.Matcher, x query.Scope) ([]*labels.Matcher, error) {
+	var key string
+	var values []string
+	switch x := x.(type) {
+	case *query.Tag:
+		key, values = x.Key, []string{x.Value}
+	case *query.In:
+		key, values = x.Key, x.Values
+	default:
+		return ms, nil
+	}
+	label := encodeKey(key)
+	if s.catalog.isSeveral(label) || slices.Contains(values, "*") {
+		return ms, nil
+	}
+	return add(ms, labels.MatchNotRegexp, label, pattern(values, false))
+}
+
+// pattern is a regular expression for the stored form of any of the values.
+func pattern(values []string, several bool) string {
+	alternatives := make([]string, 0, 2*len(values))
+	for _, v := range values {
+		parts := strings.Split(encodeValue(v), "*")
+		for i := range parts {
+			parts[i] = regexp.QuoteMeta(parts[i])
+		}
+		one := strings.Join(parts, ".*")
+		alternatives = append(alternatives, one)
+		if several {
+			alternatives = append(alternatives, ".*"+sep+one+sep+".*")
+		}
+	}
+	return strings.Join(alternatives, "|")
+}
+
+func add(ms []*labels.Matcher, t labels.MatchType, label, value string) ([]*labels.Matcher, error) {
+	m, err := labels.NewMatcher(t, label, value)
+	if err != nil {
+		return nil, fmt.Errorf("match label %q: %w", label, err)
+	}
+	return append(ms, m), nil
+}
