@@ -1,0 +1,358 @@
+// Package clusteragent is the role that makes queries' values available to
+// Kubernetes' autoscalers.
+//
+// It owns the wiring of its parts and their configuration; this file is the
+// parts list. What each part does stands in the part's own package.
+package clusteragent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"slices"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"golang.org/x/sync/errgroup"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"kelpie.dev/kelpie/clusteragent/datadogmetric"
+	"kelpie.dev/kelpie/clusteragent/externalmetrics"
+	"kelpie.dev/kelpie/clusteragent/metadata"
+	"kelpie.dev/kelpie/clusteragent/reference"
+	"kelpie.dev/kelpie/clusteragent/source"
+	"kelpie.dev/kelpie/clusteragent/state"
+	"kelpie.dev/kelpie/datadog"
+	"kelpie.dev/kelpie/health"
+	"kelpie.dev/kelpie/query"
+)
+
+// Process is what the program gives a role beside its configuration.
+type Process struct {
+	Version  string
+	Log      *slog.Logger
+	Listener net.Listener // serves external metrics instead of Config.Port; nil normally
+}
+
+// agent holds the parts that outlive their construction.
+type agent struct {
+	cfg  Config
+	proc Process
+	rest *rest.Config
+	reg  *prometheus.Registry
+	kube kubernetes.Interface
+
+	leader *leader
+	hpas   cache.SharedIndexInformer
+
+	// External metrics; all nil when they are switched off.
+	source  *source.Poller
+	index   *reference.Index
+	objects *datadogmetric.Reconciler // nil without CRD mode
+	keeper  *externalmetrics.Keeper
+	events  *events
+	indexed cache.InformerSynced // the index has seen all autoscalers of the first list
+	serving atomic.Bool
+
+	state    *state.Collector // nil when Kubernetes state metrics are switched off
+	metadata *metadata.Index  // nil without a token for the node agents
+	agents   *metadata.Server // serves metadata
+}
+
+// Run runs the cluster agent until ctx ends, and then returns nil.
+func Run(ctx context.Context, cfg Config, proc Process) error {
+	a := &agent{cfg: cfg, proc: proc, reg: prometheus.NewRegistry()}
+	a.reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	probe := health.New(health.Options{
+		Addr: ":" + strconv.Itoa(cfg.HealthPort), Role: "cluster-agent", Version: proc.Version, Registry: a.reg,
+		Ready: a.ready, Status: a.status, Log: proc.Log,
+	})
+	if !cfg.Enabled {
+		proc.Log.Warn("external metrics are switched off", "setting", emp+"ENABLED")
+	}
+	if !cfg.Enabled && !cfg.State.Enabled && cfg.AuthToken == "" {
+		return probe.Run(ctx)
+	}
+	if err := a.build(); err != nil {
+		return err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return probe.Run(ctx) })
+	g.Go(func() error { return a.leader.run(ctx) })
+	if a.hpas != nil {
+		g.Go(func() error { a.hpas.RunWithContext(ctx); return nil })
+	}
+	if cfg.Enabled {
+		g.Go(func() error { return a.source.Run(ctx) })
+		if a.objects != nil {
+			g.Go(func() error { return a.objects.Run(ctx) })
+		}
+		g.Go(func() error { return a.events.run(ctx) })
+		g.Go(func() error { return a.serve(ctx) })
+	}
+	if a.state != nil {
+		g.Go(func() error { return a.state.Run(ctx) })
+	}
+	if a.metadata != nil {
+		g.Go(func() error { return a.metadata.Run(ctx) })
+		g.Go(func() error { return a.agents.Run(ctx) })
+	}
+	return g.Wait()
+}
+
+// build makes the parts that are switched on, each after those it needs.
+func (a *agent) build() error {
+	parts := []func() error{a.connect}
+	if a.cfg.Enabled || a.cfg.State.Enabled {
+		parts = append(parts, a.newAutoscalers)
+	}
+	if a.cfg.Enabled {
+		parts = append(parts, a.newSource, a.newIndex, a.newObjects, a.newKeeper)
+	}
+	if a.cfg.State.Enabled {
+		parts = append(parts, a.newState)
+	}
+	if a.cfg.AuthToken != "" {
+		parts = append(parts, a.newMetadata)
+	}
+	for _, part := range parts {
+		if err := part(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// connect makes the clients of the Kubernetes API server.
+func (a *agent) connect() error {
+	var err error
+	if a.cfg.Kubeconfig != "" {
+		a.rest, err = clientcmd.BuildConfigFromFlags("", a.cfg.Kubeconfig)
+	} else {
+		a.rest, err = rest.InClusterConfig()
+	}
+	if err != nil {
+		return fmt.Errorf("connect to Kubernetes: %w (outside of a cluster, give --kubeconfig)", err)
+	}
+	a.rest.UserAgent = "kelpie-cluster-agent/" + a.proc.Version
+	a.rest.QPS, a.rest.Burst = 50, 100
+	if a.kube, err = kubernetes.NewForConfig(a.rest); err != nil {
+		return fmt.Errorf("connect to Kubernetes: %w", err)
+	}
+	a.leader = newLeader(a.cfg, a.kube, a.reg, a.proc.Log)
+	return nil
+}
+
+func (a *agent) newSource() error {
+	client, err := datadog.New(datadog.Options{
+		BaseURL: a.cfg.Endpoint, APIKey: a.cfg.APIKey, AppKey: a.cfg.AppKey,
+		UserAgent: "Datadog-Cluster-Agent", // compat: what Datadog's API and proxies know
+		Timeout:   a.cfg.Timeout,
+	})
+	if err != nil {
+		return fmt.Errorf("query API: %w", err)
+	}
+	o := source.Options{
+		Querier: client, SourceURL: a.cfg.Endpoint, KeysHint: a.cfg.KeysHint, Period: a.cfg.Interval, Timeout: a.cfg.Timeout,
+		BatchSize: a.cfg.Batch, Parallel: a.cfg.Parallel, Registerer: a.reg, Log: a.proc.Log,
+	}
+	if a.cfg.Ours {
+		o.Check = checkQuery
+	}
+	a.source, err = source.New(o)
+	return err // names itself
+}
+
+func (a *agent) newIndex() error {
+	a.index = reference.NewIndex(reference.Options{
+		Builder: reference.Builder{Aggregator: a.cfg.Aggregator, Rollup: a.cfg.Rules.Rollup},
+		Autogen: a.cfg.AutogenSelector, Namespace: a.cfg.Namespace,
+	}, a.referencesChanged)
+	a.events = newEvents(a.kube, a.leader.isLeader, a.reg, a.proc.Log)
+	a.leader.gained = a.tookOver
+	registration, err := a.hpas.AddEventHandler(a.index.Handler())
+	if err != nil {
+		return fmt.Errorf("watch HorizontalPodAutoscalers: %w", err)
+	}
+	a.indexed = registration.HasSynced
+	return nil
+}
+
+func (a *agent) newObjects() error {
+	if !a.cfg.CRD {
+		return nil
+	}
+	client, err := dynamic.NewForConfig(a.rest)
+	if err != nil {
+		return fmt.Errorf("connect to Kubernetes: %w", err)
+	}
+	a.objects, err = datadogmetric.New(datadogmetric.Options{
+		Client: client, Source: a.source, References: a.index, IsLeader: a.leader.isLeader, Complete: a.indexed, Rules: a.cfg.Rules,
+		Templates: datadogmetric.Templates{ClusterName: a.cfg.ClusterName, Env: a.cfg.templateEnv},
+		Autogen:   a.cfg.Autogen, Namespace: a.cfg.Namespace, Expiry: a.cfg.AutogenExpiry, Workers: a.cfg.Workers, Registerer: a.reg, Log: a.proc.Log,
+	})
+	if err != nil {
+		return err // names itself
+	}
+	a.source.Subscribe(a.objects.Polled)
+	return nil
+}
+
+// templateEnv looks up a variable that queries may read.
+func (c Config) templateEnv(name string) (string, bool) {
+	if !slices.Contains(c.TemplateEnv, name) {
+		return "", false
+	}
+	return os.LookupEnv(name)
+}
+
+func (a *agent) newKeeper() error {
+	client, err := dynamic.NewForConfig(a.rest)
+	if err != nil {
+		return fmt.Errorf("connect to Kubernetes: %w", err)
+	}
+	a.keeper, err = externalmetrics.NewKeeper(externalmetrics.KeeperOptions{
+		Client: client, Namespace: a.cfg.Namespace, Secret: a.cfg.TLSSecret, Service: a.cfg.Service, Registerer: a.reg, Log: a.proc.Log,
+	})
+	return err // names itself
+}
+
+// referencesChanged follows an autoscaler that came, changed or went.
+func (a *agent) referencesChanged(c reference.Change) {
+	var keys []source.Key
+	if !a.cfg.CRD || a.cfg.Autogen {
+		for _, in := range c.Inline {
+			if in.Err == nil {
+				keys = append(keys, source.Key{Query: in.Query, Window: a.cfg.Rules.Window(0, 0)})
+			}
+		}
+	}
+	a.source.Use("hpa/"+c.HPA.String(), keys...)
+	if a.objects != nil {
+		a.objects.Touch(c.Objects...)
+	}
+	a.events.untranslatable(c)
+}
+
+// tookOver has the new leader write what the old one may have missed.
+func (a *agent) tookOver() {
+	for _, c := range a.index.All() {
+		a.events.untranslatable(c)
+	}
+	if a.objects == nil {
+		return
+	}
+	a.objects.TouchAll()
+	for query := range a.index.Queries() {
+		a.objects.Touch(a.index.Autogen(query))
+	}
+}
+
+// serve opens the API once there is something to answer with: a certificate,
+// caches that tell an unknown metric from one not seen yet, and values, unless
+// their source keeps us waiting.
+func (a *agent) serve(ctx context.Context) error {
+	if err := a.certificate(ctx); err != nil {
+		return err
+	}
+	if !a.waitForCaches(ctx) {
+		return nil
+	}
+	first, cancel := context.WithTimeout(ctx, a.cfg.Timeout)
+	a.source.AwaitAll(first)
+	cancel()
+	p := &externalmetrics.Provider{Index: a.index, Values: a.source, Rules: a.cfg.Rules, Autogen: a.cfg.Autogen}
+	if a.objects != nil {
+		p.Objects = a.objects
+	}
+	p.Instrument(a.reg, a.proc.Log)
+	server, err := externalmetrics.NewServer(externalmetrics.ServerOptions{
+		Config: a.rest, Kubeconfig: a.cfg.Kubeconfig, Port: a.cfg.Port, Listener: a.proc.Listener, Provider: p, Certificate: a.keeper,
+		LegacyTLS: a.cfg.LegacyTLS, Linger: a.cfg.Linger, Flags: a.cfg.Flags, Serving: func() {
+			a.serving.Store(true)
+			a.proc.Log.Info("serving external metrics", "port", a.cfg.Port, "crd", a.cfg.CRD, "source", a.cfg.Endpoint)
+		},
+	})
+	if err != nil {
+		return err // names itself
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return a.keeper.Run(ctx) })
+	g.Go(func() error { return server.Run(ctx) })
+	return g.Wait() // both name themselves
+}
+
+// certificate waits until there is a certificate to serve with. The API server
+// may be slow or permissions may come late; the pod's log says which.
+func (a *agent) certificate(ctx context.Context) error {
+	const attempts = 10
+	for i := 1; ; i++ {
+		err := a.keeper.Ensure(ctx)
+		if err == nil || i == attempts {
+			return err // names itself
+		}
+		a.proc.Log.Warn("no certificate to serve with yet, will retry", "error", err)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(time.Duration(i) * time.Second):
+		}
+	}
+}
+
+func (a *agent) waitForCaches(ctx context.Context) bool {
+	hint := time.NewTicker(10 * time.Second)
+	defer hint.Stop()
+	poll := time.NewTicker(20 * time.Millisecond)
+	defer poll.Stop()
+	for {
+		err := a.synced()
+		if err == nil {
+			return true
+		}
+		select {
+		case <-ctx.Done():
+			return false
+		case <-poll.C:
+		case <-hint.C:
+			a.proc.Log.Warn("not serving yet", "waiting_for", err.Error())
+		}
+	}
+}
+
+func (a *agent) synced() error {
+	if !a.indexed() {
+		return errors.New("the list of HorizontalPodAutoscalers (may the cluster agent list and watch them?)")
+	}
+	if a.objects != nil && !a.objects.Synced() {
+		return errors.New("the list of DatadogMetrics (is their CRD installed, and may the cluster agent list and watch them?)")
+	}
+	return nil
+}
+
+// ready reports whether requests can be answered.
+func (a *agent) ready() error {
+	if a.cfg.Enabled && !a.serving.Load() {
+		return errors.New("external metrics are not served yet; the log says what is missing")
+	}
+	return nil
+}
+
+// checkQuery judges a query in our backend's language.
+func checkQuery(text string) error {
+	e, err := query.Parse(text)
+	if err == nil {
+		err = query.Check(e)
+	}
+	return err // names the place, as kelpie query does
+}

@@ -1,0 +1,124 @@
+package datadogmetric
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/DataDog/datadog-operator/api/datadoghq/v1alpha1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
+
+	"kelpie.dev/kelpie/clusteragent/source"
+)
+
+func TestDecode(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		spec    map[string]any
+		maxAge  time.Duration
+		problem string
+	}{
+		{"plain", map[string]any{"query": "avg:m{*}"}, 0, ""},
+		{"duration", map[string]any{"query": "q", "maxAge": "5m"}, 5 * time.Minute, ""},
+		{"bare seconds", map[string]any{"query": "q", "maxAge": "300"}, 5 * time.Minute, ""},
+		{"number", map[string]any{"query": "q", "maxAge": int64(300)}, 5 * time.Minute, ""},
+		{"days", map[string]any{"query": "q", "maxAge": "1d"}, 0, `spec.maxAge is "1d"`},
+		{"negative", map[string]any{"query": "q", "timeWindow": "-5m"}, 0, "spec.timeWindow"},
+		{"no query", map[string]any{}, 0, "spec.query is empty"},
+		{"no spec", nil, 0, "spec.query is empty"},
+		{"query of another type", map[string]any{"query": int64(3)}, 0, "spec.query must be a string"},
+	} {
+		u := &unstructured.Unstructured{Object: map[string]any{"metadata": map[string]any{"namespace": "a", "name": "b"}}}
+		if c.spec != nil {
+			u.Object["spec"] = c.spec
+		}
+		o := decode(u, "a")
+		got := ""
+		if o.problem != nil {
+			got = o.problem.Message
+		}
+		if o.maxAge != c.maxAge || (c.problem == "") != (got == "") || !strings.Contains(got, c.problem) {
+			t.Errorf("%s: max age %s, problem %q; want %s, %q", c.name, o.maxAge, got, c.maxAge, c.problem)
+		}
+	}
+}
+
+// A user's own object with the internal field is not ours to delete, nor is one
+// that another cluster agent generated in its own namespace.
+func TestOnlyOurGeneratedObjectsAreGenerated(t *testing.T) {
+	for id, want := range map[types.NamespacedName]bool{
+		{Namespace: "own", Name: "mine"}:              false,
+		{Namespace: "own", Name: "dcaautogen-0123"}:   true,
+		{Namespace: "other", Name: "dcaautogen-0123"}: false,
+	} {
+		u := &unstructured.Unstructured{Object: map[string]any{"metadata": map[string]any{"namespace": id.Namespace, "name": id.Name},
+			"spec": map[string]any{"query": "q", "externalMetricName": "m"}}}
+		if got := decode(u, "own").generated; got != want {
+			t.Errorf("object %s is generated: %v, want %v", id, got, want)
+		}
+	}
+}
+
+func TestResolve(t *testing.T) {
+	tm := Templates{ClusterName: "prod-1", Env: func(name string) (string, bool) { return "blue", name == "TEAM_COLOR" }}
+	for _, c := range []struct{ in, want, err string }{
+		{"avg:m{*}", "avg:m{*}", ""},
+		{"avg:m{c:%%tag_kube_cluster_name%%,t:%% env_TEAM_COLOR %%}", "avg:m{c:prod-1,t:blue}", ""},
+		{"avg:m{t:%%env_DD_API_KEY%%}", "", `"DD_API_KEY" is not allowed`},
+		{"avg:m{t:%%tag_other%%}", "", `tag "other" is not supported`},
+		{"avg:m{t:%%host%%}", "", `template variable "host" is unknown`},
+	} {
+		got, err := tm.Resolve(c.in)
+		if c.err == "" && (err != nil || got != c.want) || c.err != "" && (err == nil || !strings.Contains(err.Error(), c.err)) {
+			t.Errorf("Resolve(%s) = %q, %v; want %q, %q", c.in, got, err, c.want, c.err)
+		}
+	}
+	if _, err := (Templates{}).Resolve("%%tag_kube_cluster_name%%"); err == nil || !strings.Contains(err.Error(), "DD_CLUSTER_NAME") {
+		t.Errorf("without cluster name: %v, want the setting named", err)
+	}
+}
+
+func TestStatusIsWrittenWhenItTellsSomethingNew(t *testing.T) {
+	now := time.Unix(100_000, 0)
+	m := Metric{ID: types.NamespacedName{Namespace: "a", Name: "b"}, Active: true, Limits: source.Limits{MaxAge: time.Minute},
+		References: []types.NamespacedName{{Namespace: "a", Name: "h"}}}
+	r := source.Reading{Value: 1000, At: now.Add(-10 * time.Second), Fetched: now, Attempted: now}
+	old := compose(m, r, v1alpha1.DatadogMetricStatus{}, now)
+	for _, c := range []struct {
+		name string
+		edit func(m *Metric, r *source.Reading)
+		at   time.Duration
+		want bool
+	}{
+		{"the same value, newer", func(_ *Metric, r *source.Reading) { r.At = r.At.Add(30 * time.Second) }, 30 * time.Second, false},
+		{"nearly the same value", func(_ *Metric, r *source.Reading) { r.Value = 1000.01 }, 30 * time.Second, false},
+		{"another value", func(_ *Metric, r *source.Reading) { r.Value = 1001 }, 30 * time.Second, true},
+		{"another reference", func(m *Metric, _ *source.Reading) { m.References = append(m.References, m.ID) }, time.Second, true},
+		{"an error", func(_ *Metric, r *source.Reading) {
+			r.Err = &source.Error{Reason: source.RateLimited, Message: "slow down"}
+		}, time.Second, true},
+		{"too old", func(*Metric, *source.Reading) {}, 51 * time.Second, true},
+		{"heartbeat", func(_ *Metric, r *source.Reading) { r.At = r.At.Add(2 * time.Minute) }, 2 * time.Minute, true},
+	} {
+		m, r := m, r
+		c.edit(&m, &r)
+		next := compose(m, r, old, now.Add(c.at))
+		if got := tells(old, next, 2*time.Minute); got != c.want {
+			t.Errorf("%s: written %v, want %v", c.name, got, c.want)
+		}
+	}
+	stale := compose(m, r, old, now.Add(time.Hour))
+	later := compose(m, r, stale, now.Add(time.Hour+time.Second))
+	if tells(stale, later, 2*time.Minute) {
+		t.Error("a stale value is written again each second: its message must not hold its age")
+	}
+	// compat: what a replica of Datadog's cluster agent needs to load the status.
+	enc := encode(compose(Metric{ID: m.ID}, source.Reading{}, v1alpha1.DatadogMetricStatus{}, now))
+	if enc["currentValue"] != "0" || len(enc["conditions"].([]any)) != 4 {
+		t.Errorf("first status = %v, want currentValue 0 and four conditions", enc)
+	}
+	if _, ok := enc["conditions"].([]any)[2].(map[string]any)["lastUpdateTime"]; ok {
+		t.Error("Updated has a time before the first point")
+	}
+}

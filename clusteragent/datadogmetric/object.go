@@ -1,0 +1,107 @@
+// Package datadogmetric keeps DatadogMetric objects and the source in step: what
+// the objects ask for is polled, and what came of it is written to their status.
+//
+// It owns decoding the objects tolerantly, their conditions, and the life of the
+// objects generated for autoscalers' plain metric names. It does not query
+// anything itself, and it does not serve values.
+package datadogmetric
+
+import (
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/DataDog/datadog-operator/api/datadoghq/v1alpha1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+
+	"kelpie.dev/kelpie/clusteragent/reference"
+	"kelpie.dev/kelpie/clusteragent/source"
+)
+
+// Resource is the DatadogMetric resource.
+var Resource = schema.GroupVersionResource{Group: "datadoghq.com", Version: "v1alpha1", Resource: "datadogmetrics"}
+
+// alwaysActive is the annotation that keeps a metric polled without autoscaler.
+const alwaysActive = "external-metrics.datadoghq.com/always-active"
+
+// Reasons of objects that cannot be asked for.
+const (
+	invalidSpec   source.Reason = "InvalidSpec"
+	templateError source.Reason = "TemplateError"
+	notReferenced source.Reason = "NotReferenced"
+)
+
+// object is a decoded DatadogMetric.
+type object struct {
+	id           types.NamespacedName
+	query        string // as written, templates unresolved
+	maxAge       time.Duration
+	timeWindow   time.Duration
+	alwaysActive bool
+	generated    bool // made for an autoscaler's plain metric name
+	created      time.Time
+	status       v1alpha1.DatadogMetricStatus
+	problem      *source.Error // what is wrong with the spec; nil if nothing
+}
+
+// decode reads an object. A spec that cannot be used is a problem of the object
+// and shown in its conditions, instead of an object that is silently missing:
+// the CRD's schema says only "string" for durations. Generated objects of ours
+// live in namespace own.
+func decode(u *unstructured.Unstructured, own string) object {
+	o := object{
+		id:      types.NamespacedName{Namespace: u.GetNamespace(), Name: u.GetName()},
+		created: u.GetCreationTimestamp().Time,
+	}
+	if v, ok := u.GetAnnotations()[alwaysActive]; ok {
+		o.alwaysActive, _ = strconv.ParseBool(v) // compat: unparsable means false
+	}
+	name, _, _ := unstructured.NestedString(u.Object, "spec", "externalMetricName")
+	// The field alone marks an object as generated for Datadog's cluster agent,
+	// which then also deletes a user's own, or those of another cluster agent; the
+	// name and the namespace must agree here.
+	o.generated = name != "" && reference.IsAutogenName(o.id.Name) && o.id.Namespace == own
+
+	// What came of the last writer is a hint: unreadable status is no status.
+	if raw, err := json.Marshal(u.Object["status"]); err != nil || json.Unmarshal(raw, &o.status) != nil {
+		o.status = v1alpha1.DatadogMetricStatus{}
+	}
+
+	var err error
+	if o.query, _, err = unstructured.NestedString(u.Object, "spec", "query"); err != nil {
+		o.fault("spec.query must be a string")
+	}
+	o.maxAge = o.duration(u, "maxAge")
+	o.timeWindow = o.duration(u, "timeWindow")
+	if o.problem == nil && o.query == "" {
+		o.fault("spec.query is empty: write a query such as avg:nginx.requests{kube_deployment:web}")
+	}
+	return o
+}
+
+func (o *object) fault(format string, args ...any) {
+	if o.problem == nil {
+		o.problem = &source.Error{Reason: invalidSpec, Message: fmt.Sprintf(format, args...)}
+	}
+}
+
+// duration reads a duration of the spec: Go's syntax, or bare seconds.
+func (o *object) duration(u *unstructured.Unstructured, field string) time.Duration {
+	v, found, err := unstructured.NestedFieldNoCopy(u.Object, "spec", field)
+	if err != nil || !found || v == nil {
+		return 0
+	}
+	text := fmt.Sprint(v)
+	d, err := time.ParseDuration(text)
+	if n, nerr := strconv.ParseFloat(text, 64); nerr == nil {
+		d, err = time.Duration(n*float64(time.Second)), nil
+	}
+	if err != nil || d < 0 {
+		o.fault("spec.%s is %q: write a duration such as 90s, 5m or 1h, or whole seconds", field, text)
+		return 0
+	}
+	return d
+}

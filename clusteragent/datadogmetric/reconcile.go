@@ -1,0 +1,170 @@
+package datadogmetric
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/DataDog/datadog-operator/api/datadoghq/v1alpha1"
+
+	"kelpie.dev/kelpie/clusteragent/source"
+)
+
+// reconcile brings the source and, on the leader, the object's status in step
+// with the object. It returns when to look again, or 0 for "when told".
+func (r *Reconciler) reconcile(ctx context.Context, id types.NamespacedName, now time.Time) (time.Duration, error) {
+	item, exists, err := r.informer.GetStore().GetByKey(id.String())
+	if err != nil {
+		return 0, fmt.Errorf("look up DatadogMetric %s: %w", id, err)
+	}
+	u, ok := item.(*unstructured.Unstructured)
+	if !exists || !ok || u.GetDeletionTimestamp() != nil {
+		r.forget(id)
+		return 0, r.generate(ctx, id)
+	}
+	o := decode(u, r.opts.Namespace)
+	m := r.remember(o)
+	if !r.opts.IsLeader() {
+		return 0, nil
+	}
+	if o.generated && !m.Active {
+		if left := r.opts.Expiry - now.Sub(unusedSince(o, now)); left > 0 {
+			return left, r.writeStatus(ctx, u, o, m, now)
+		}
+		return 0, r.remove(ctx, u)
+	}
+	return 0, r.writeStatus(ctx, u, o, m, now)
+}
+
+// remember updates what is known of an object and what is polled for it.
+func (r *Reconciler) remember(o object) Metric {
+	m := Metric{
+		ID: o.id, Query: o.query, Limits: r.opts.Rules.Limits(o.maxAge), Problem: o.problem,
+		References: r.opts.References.Referrers(o.id), alwaysActive: o.alwaysActive,
+	}
+	m.Active = len(m.References) > 0 || o.alwaysActive
+	if m.Problem == nil {
+		resolved, err := r.opts.Templates.Resolve(o.query)
+		if err != nil {
+			m.Problem = &source.Error{Reason: templateError, Message: err.Error()}
+		}
+		m.Key = source.Key{Query: resolved, Window: r.opts.Rules.Window(o.timeWindow, o.maxAge)}
+	}
+	if m.Active && m.Problem == nil {
+		r.opts.Source.Use(owner(o.id), m.Key)
+	} else {
+		r.opts.Source.Use(owner(o.id))
+	}
+	r.mu.Lock()
+	r.metrics[o.id] = m
+	r.mu.Unlock()
+	return m
+}
+
+func (r *Reconciler) forget(id types.NamespacedName) {
+	r.opts.Source.Use(owner(id))
+	r.mu.Lock()
+	delete(r.metrics, id)
+	r.mu.Unlock()
+}
+
+// writeStatus writes the object's status if that tells anything new.
+func (r *Reconciler) writeStatus(ctx context.Context, u *unstructured.Unstructured, o object, m Metric, now time.Time) error {
+	var reading source.Reading
+	if m.Active && m.Problem == nil {
+		reading = r.opts.Source.Read(m.Key)
+		if reading.Attempted.IsZero() && reading.Err == nil {
+			return nil // asked within a second; then there is something to tell
+		}
+	}
+	next := compose(m, reading, o.status, now)
+	if !tells(o.status, next, r.opts.Heartbeat) {
+		return nil
+	}
+	fresh := u.DeepCopy()
+	fresh.Object["status"] = encode(next)
+	_, err := r.opts.Client.Resource(Resource).Namespace(o.id.Namespace).UpdateStatus(ctx, fresh, metav1.UpdateOptions{})
+	switch {
+	case apierrors.IsNotFound(err), apierrors.IsConflict(err):
+		return nil // the cache is behind; its next event brings us back
+	case err != nil:
+		return fmt.Errorf("write status of DatadogMetric %s: %w", o.id, err)
+	}
+	r.tel.writes.Inc()
+	r.logChange(o, next)
+	return nil
+}
+
+// logChange logs a problem of the object itself once, when it appears. Failures
+// of its query are logged by the source.
+func (r *Reconciler) logChange(o object, next v1alpha1.DatadogMetricStatus) {
+	was, is := find(o.status.Conditions, v1alpha1.DatadogMetricConditionTypeValid), find(next.Conditions, v1alpha1.DatadogMetricConditionTypeValid)
+	if is.Status == corev1.ConditionFalse && was.Reason != is.Reason && (is.Reason == string(invalidSpec) || is.Reason == string(templateError)) {
+		r.opts.Log.Warn("DatadogMetric cannot be queried", "datadogmetric", o.id.String(), "reason", is.Reason, "error", is.Message)
+	}
+}
+
+// unusedSince returns when an inactive object was last in use, as far as its
+// status tells: a new leader goes on counting where the old one stopped.
+func unusedSince(o object, now time.Time) time.Time {
+	c := find(o.status.Conditions, v1alpha1.DatadogMetricConditionTypeActive)
+	switch {
+	case c.Status == corev1.ConditionTrue:
+		return now // it is being noticed just now
+	case c.LastTransitionTime.After(o.created):
+		return c.LastTransitionTime.Time
+	default:
+		return o.created
+	}
+}
+
+// remove deletes a generated object that nobody has used for long. The version
+// protects a reference that came in between.
+func (r *Reconciler) remove(ctx context.Context, u *unstructured.Unstructured) error {
+	uid, version := u.GetUID(), u.GetResourceVersion()
+	err := r.opts.Client.Resource(Resource).Namespace(u.GetNamespace()).Delete(ctx, u.GetName(),
+		metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid, ResourceVersion: &version}})
+	switch {
+	case apierrors.IsNotFound(err), apierrors.IsConflict(err):
+		return nil
+	case err != nil:
+		return fmt.Errorf("delete unused DatadogMetric %s/%s: %w", u.GetNamespace(), u.GetName(), err)
+	}
+	r.tel.deleted.Inc()
+	r.opts.Log.Info("deleted generated DatadogMetric that no autoscaler uses", "datadogmetric", u.GetNamespace()+"/"+u.GetName())
+	return nil
+}
+
+// generate creates the object for a plain metric that an autoscaler uses, if id
+// is of one.
+func (r *Reconciler) generate(ctx context.Context, id types.NamespacedName) error {
+	if !r.opts.Autogen || !r.opts.IsLeader() {
+		return nil
+	}
+	in, ok := r.opts.References.InlineOf(id)
+	if !ok {
+		return nil
+	}
+	u := &unstructured.Unstructured{Object: map[string]any{
+		"apiVersion": Resource.GroupVersion().String(),
+		"kind":       "DatadogMetric",
+		"metadata":   map[string]any{"namespace": id.Namespace, "name": id.Name},
+		"spec":       map[string]any{"query": in.Query, "externalMetricName": in.Metric},
+	}}
+	_, err := r.opts.Client.Resource(Resource).Namespace(id.Namespace).Create(ctx, u, metav1.CreateOptions{})
+	switch {
+	case apierrors.IsAlreadyExists(err):
+		return nil
+	case err != nil:
+		return fmt.Errorf("create DatadogMetric %s for metric %q: %w", id, in.Metric, err)
+	}
+	r.tel.created.Inc()
+	r.opts.Log.Info("created DatadogMetric for a plain metric name", "datadogmetric", id.String(), "metric", in.Metric, "query", in.Query)
+	return nil
+}

@@ -1,0 +1,197 @@
+package datadogmetric
+
+import (
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/DataDog/datadog-operator/api/datadoghq/v1alpha1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"kelpie.dev/kelpie/clusteragent/source"
+)
+
+// Metric is what is known of one DatadogMetric.
+type Metric struct {
+	ID         types.NamespacedName
+	Query      string // as written
+	Key        source.Key
+	Limits     source.Limits
+	Active     bool                   // in use, therefore polled
+	References []types.NamespacedName // the autoscalers that refer to it
+	Problem    *source.Error          // why it cannot be polled; nil if it can
+
+	alwaysActive bool
+}
+
+// Value returns the metric's value if it may be acted on now, else why not.
+func (m Metric) Value(r source.Reading, now time.Time) (float64, *source.Error) {
+	switch {
+	case m.Problem != nil:
+		return 0, m.Problem
+	case !m.Active:
+		return 0, &source.Error{Reason: notReferenced, Message: m.unused()}
+	}
+	return r.Current(now, m.Limits)
+}
+
+func (m Metric) unused() string {
+	return fmt.Sprintf("no HorizontalPodAutoscaler refers to datadogmetric@%s:%s, so it is not queried: refer to it, or annotate it with %s: \"true\"",
+		m.ID.Namespace, m.ID.Name, alwaysActive)
+}
+
+// compose returns the status that tells what is known now. Messages hold no age
+// and no value, so that equal knowledge gives an equal status.
+func compose(m Metric, r source.Reading, old v1alpha1.DatadogMetricStatus, now time.Time) v1alpha1.DatadogMetricStatus {
+	_, invalid := m.Value(r, now)
+	failing := invalid
+	if failing == nil && r.Err != nil {
+		failing = r.Err // the value is still fresh, and the next one is in danger
+	}
+	if failing != nil && failing.Reason == notReferenced {
+		failing = nil // unused is no error
+	}
+	out := v1alpha1.DatadogMetricStatus{Value: old.Value, AutoscalerReferences: references(m.References)}
+	point := find(old.Conditions, v1alpha1.DatadogMetricConditionTypeUpdated).LastUpdateTime
+	if !r.At.IsZero() {
+		out.Value, point = strconv.FormatFloat(r.Value, 'f', -1, 64), metav1.NewTime(r.At.UTC())
+	}
+	if out.Value == "" {
+		out.Value = "0" // compat: the field is required, before the first value too
+	}
+	at := metav1.NewTime(now.UTC().Truncate(time.Second))
+	out.Conditions = []v1alpha1.DatadogMetricCondition{
+		active(m), valid(m, invalid), updated(point), failure(failing),
+	}
+	for i := range out.Conditions {
+		c := &out.Conditions[i]
+		was := find(old.Conditions, c.Type)
+		c.LastTransitionTime = at
+		if was.Status == c.Status && !was.LastTransitionTime.IsZero() {
+			c.LastTransitionTime = was.LastTransitionTime
+		}
+		if c.Type != v1alpha1.DatadogMetricConditionTypeUpdated {
+			c.LastUpdateTime = at
+		}
+	}
+	return out
+}
+
+func active(m Metric) v1alpha1.DatadogMetricCondition {
+	c := condition(v1alpha1.DatadogMetricConditionTypeActive, true, "Referenced", "used by "+references(m.References))
+	switch {
+	case len(m.References) > 0:
+	case m.alwaysActive:
+		c.Reason, c.Message = "AlwaysActive", "kept active by annotation "+alwaysActive
+	default:
+		c = condition(v1alpha1.DatadogMetricConditionTypeActive, false, string(notReferenced), m.unused())
+	}
+	return c
+}
+
+func valid(m Metric, invalid *source.Error) v1alpha1.DatadogMetricCondition {
+	if invalid == nil {
+		return condition(v1alpha1.DatadogMetricConditionTypeValid, true, "ValueAvailable",
+			fmt.Sprintf("the newest value is within its max age of %s", m.Limits.MaxAge))
+	}
+	return condition(v1alpha1.DatadogMetricConditionTypeValid, false, string(invalid.Reason), stable(invalid))
+}
+
+func updated(point metav1.Time) v1alpha1.DatadogMetricCondition {
+	c := condition(v1alpha1.DatadogMetricConditionTypeUpdated, true, "PointReceived", "lastUpdateTime is the time of the newest data point")
+	c.LastUpdateTime = point
+	if point.IsZero() {
+		c.Reason, c.Message = "NoPointYet", "no data point has been received yet"
+	}
+	return c
+}
+
+func failure(err *source.Error) v1alpha1.DatadogMetricCondition {
+	if err == nil {
+		return condition(v1alpha1.DatadogMetricConditionTypeError, false, "NoError", "the last poll met no error")
+	}
+	return condition(v1alpha1.DatadogMetricConditionTypeError, true, string(err.Reason), stable(err))
+}
+
+// stable returns an error's words without the figures that change at each look.
+func stable(err *source.Error) string {
+	if err.Point.IsZero() {
+		return err.Message
+	}
+	return fmt.Sprintf("newest point (%s) is older than its max age %s: %s", err.Point.UTC().Format(time.RFC3339), err.MaxAge, err.Message)
+}
+
+func condition(t v1alpha1.DatadogMetricConditionType, ok bool, reason, message string) v1alpha1.DatadogMetricCondition {
+	s := corev1.ConditionFalse
+	if ok {
+		s = corev1.ConditionTrue
+	}
+	return v1alpha1.DatadogMetricCondition{Type: t, Status: s, Reason: reason, Message: message}
+}
+
+func find(cs []v1alpha1.DatadogMetricCondition, t v1alpha1.DatadogMetricConditionType) v1alpha1.DatadogMetricCondition {
+	for _, c := range cs {
+		if c.Type == t {
+			return c
+		}
+	}
+	return v1alpha1.DatadogMetricCondition{}
+}
+
+func references(ids []types.NamespacedName) string {
+	s := make([]string, len(ids))
+	for i, id := range ids {
+		s[i] = "hpa:" + id.Namespace + "/" + id.Name
+	}
+	return strings.Join(s, ", ")
+}
+
+// tells reports whether next says something that old does not: a condition, a
+// reference, a value that differs visibly; or that its writer still lives.
+func tells(old, next v1alpha1.DatadogMetricStatus, heartbeat time.Duration) bool {
+	if len(old.Conditions) != len(next.Conditions) || old.AutoscalerReferences != next.AutoscalerReferences || differs(old.Value, next.Value) {
+		return true
+	}
+	for i, c := range next.Conditions {
+		o := old.Conditions[i]
+		if o.Type != c.Type || o.Status != c.Status || o.Reason != c.Reason || o.Message != c.Message {
+			return true
+		}
+	}
+	return next.Conditions[0].Status == corev1.ConditionTrue &&
+		next.Conditions[0].LastUpdateTime.Sub(old.Conditions[0].LastUpdateTime.Time) >= heartbeat
+}
+
+// differs compares two values by their first four digits.
+func differs(a, b string) bool {
+	x, errX := strconv.ParseFloat(a, 64)
+	y, errY := strconv.ParseFloat(b, 64)
+	if errX != nil || errY != nil {
+		return a != b
+	}
+	return math.Abs(x-y) > 1e-4*math.Max(math.Abs(x), math.Abs(y))
+}
+
+// encode returns a status as the API server takes it: a zero time is absent.
+func encode(s v1alpha1.DatadogMetricStatus) map[string]any {
+	conditions := make([]any, len(s.Conditions))
+	for i, c := range s.Conditions {
+		m := map[string]any{"type": string(c.Type), "status": string(c.Status), "reason": c.Reason, "message": c.Message}
+		if !c.LastTransitionTime.IsZero() {
+			m["lastTransitionTime"] = c.LastTransitionTime.UTC().Format(time.RFC3339)
+		}
+		if !c.LastUpdateTime.IsZero() {
+			m["lastUpdateTime"] = c.LastUpdateTime.UTC().Format(time.RFC3339)
+		}
+		conditions[i] = m
+	}
+	out := map[string]any{"currentValue": s.Value, "conditions": conditions}
+	if s.AutoscalerReferences != "" {
+		out["autoscalerReferences"] = s.AutoscalerReferences
+	}
+	return out
+}

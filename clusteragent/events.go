@@ -1,0 +1,63 @@
+package clusteragent
+
+import (
+	"context"
+	"log/slog"
+
+	"github.com/prometheus/client_golang/prometheus"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/kubernetes/scheme"
+	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
+	"k8s.io/client-go/tools/record"
+
+	"kelpie.dev/kelpie/clusteragent/reference"
+)
+
+// events tells a person who describes an autoscaler what only we know of it.
+type events struct {
+	broadcaster record.EventBroadcaster
+	recorder    record.EventRecorder
+	sink        typedcorev1.EventSinkImpl
+	isLeader    func() bool
+	refused     *prometheus.CounterVec
+	log         *slog.Logger
+}
+
+func newEvents(client kubernetes.Interface, isLeader func() bool, reg prometheus.Registerer, log *slog.Logger) *events {
+	e := &events{
+		broadcaster: record.NewBroadcaster(), sink: typedcorev1.EventSinkImpl{Interface: client.CoreV1().Events("")},
+		isLeader: isLeader, log: log,
+		refused: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "kelpie_external_metrics_untranslatable_total",
+			Help: "Times that an autoscaler's metric name and selector could not be made a query."}, []string{"namespace"}),
+	}
+	e.recorder = e.broadcaster.NewRecorder(scheme.Scheme, corev1.EventSource{Component: "kelpie-cluster-agent"})
+	reg.MustRegister(e.refused)
+	return e
+}
+
+// untranslatable reports the metrics of c that have no query. The leader tells
+// the autoscaler; every replica logs.
+func (e *events) untranslatable(c reference.Change) {
+	for _, in := range c.Inline {
+		if in.Err == nil {
+			continue
+		}
+		e.refused.WithLabelValues(c.HPA.Namespace).Inc()
+		e.log.Warn("autoscaler's metric cannot be translated", "hpa", c.HPA.String(), "metric", in.Metric, "error", in.Err)
+		if e.isLeader() {
+			e.recorder.Event(&corev1.ObjectReference{
+				APIVersion: "autoscaling/v2", Kind: "HorizontalPodAutoscaler", Namespace: c.HPA.Namespace, Name: c.HPA.Name, UID: c.UID,
+			}, corev1.EventTypeWarning, "MetricNotTranslated", in.Err.Error())
+		}
+	}
+}
+
+// run sends events until ctx ends, and then returns nil.
+func (e *events) run(ctx context.Context) error {
+	watch := e.broadcaster.StartRecordingToSink(&e.sink)
+	<-ctx.Done()
+	watch.Stop()
+	e.broadcaster.Shutdown()
+	return nil
+}

@@ -1,0 +1,188 @@
+package reference
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// kedaLabel marks the autoscalers that KEDA generates. Their plain metric names
+// are KEDA's own and mean no query of ours.
+const (
+	kedaLabel = "app.kubernetes.io/managed-by"
+	kedaValue = "keda-operator"
+)
+
+// Inline is what one plain metric name and selector of an autoscaler means.
+type Inline struct {
+	Metric string // as the autoscaler spells it
+	Query  string // empty when Err is set
+	Err    error  // why it cannot be translated
+}
+
+// Options configures an Index. Builder is required.
+type Options struct {
+	Builder Builder
+	// Autogen selects, by the autoscalers' own labels, whose plain metric names
+	// are served. Nil selects all. References to objects are always followed.
+	Autogen labels.Selector
+	// Namespace is where generated objects live.
+	Namespace string
+}
+
+// Index holds what every autoscaler refers to. It is safe for concurrent use.
+type Index struct {
+	opts    Options
+	changed func(Change)
+
+	mu      sync.RWMutex // guards what follows
+	byHPA   map[types.NamespacedName]refs
+	objects map[types.NamespacedName]map[types.NamespacedName]struct{} // object → autoscalers
+	inline  map[inlineKey]map[types.NamespacedName]Inline              // by autoscaler
+	names   atomic.Pointer[[]string]                                   // nil until asked for again
+}
+
+// inlineKey identifies what a request asks for; clients send names in lower case.
+type inlineKey struct{ name, selector string }
+
+type refs struct {
+	uid     types.UID
+	objects []types.NamespacedName
+	inline  map[inlineKey]Inline
+}
+
+// Change says what an autoscaler's coming, edit or going touched.
+type Change struct {
+	HPA     types.NamespacedName
+	UID     types.UID              // of the autoscaler; empty once it is gone
+	Objects []types.NamespacedName // objects referred to before or after
+	Inline  []Inline               // what the autoscaler means now
+}
+
+// NewIndex returns an empty Index. changed is called after each change, from
+// the goroutine that made it; nil ignores changes.
+func NewIndex(o Options, changed func(Change)) *Index {
+	if changed == nil {
+		changed = func(Change) {}
+	}
+	return &Index{
+		opts: o, changed: changed,
+		byHPA:   map[types.NamespacedName]refs{},
+		objects: map[types.NamespacedName]map[types.NamespacedName]struct{}{},
+		inline:  map[inlineKey]map[types.NamespacedName]Inline{},
+	}
+}
+
+// Set records what hpa refers to now.
+func (x *Index) Set(hpa *autoscalingv2.HorizontalPodAutoscaler) {
+	x.replace(types.NamespacedName{Namespace: hpa.Namespace, Name: hpa.Name}, x.parse(hpa))
+}
+
+// Delete forgets an autoscaler.
+func (x *Index) Delete(id types.NamespacedName) { x.replace(id, refs{}) }
+
+func (x *Index) parse(hpa *autoscalingv2.HorizontalPodAutoscaler) refs {
+	r := refs{uid: hpa.UID, inline: map[inlineKey]Inline{}}
+	plain := hpa.Labels[kedaLabel] != kedaValue &&
+		(x.opts.Autogen == nil || x.opts.Autogen.Matches(labels.Set(hpa.Labels)))
+	for _, m := range hpa.Spec.Metrics {
+		if m.Type != autoscalingv2.ExternalMetricSourceType || m.External == nil {
+			continue
+		}
+		id := m.External.Metric
+		if IsObject(id.Name) {
+			if obj, err := ParseObject(id.Name, hpa.Namespace); err == nil {
+				r.objects = append(r.objects, obj)
+			}
+			continue
+		}
+		if !plain {
+			continue
+		}
+		sel, err := metav1.LabelSelectorAsSelector(id.Selector)
+		if err != nil {
+			// The autoscaler's controller refuses it as well and says so itself.
+			r.inline[inlineKey{strings.ToLower(id.Name), "\x00" + err.Error()}] = Inline{Metric: id.Name,
+				Err: fmt.Errorf("the selector of metric %q cannot be translated: %w", id.Name, err)}
+			continue
+		}
+		if id.Selector == nil {
+			sel = labels.Everything()
+		}
+		in := Inline{Metric: id.Name}
+		in.Query, in.Err = x.opts.Builder.Query(id.Name, id.Selector)
+		r.inline[inlineKey{strings.ToLower(id.Name), Canonical(sel)}] = in
+		if in.Err == nil {
+			r.objects = append(r.objects, x.Autogen(in.Query))
+		}
+	}
+	return r
+}
+
+// Autogen returns the identity of the object generated for a query.
+func (x *Index) Autogen(query string) types.NamespacedName {
+	return types.NamespacedName{Namespace: x.opts.Namespace, Name: AutogenName(query)}
+}
+
+func (x *Index) replace(id types.NamespacedName, now refs) {
+	x.mu.Lock()
+	old, had := x.byHPA[id]
+	if len(now.objects)+len(now.inline) == 0 {
+		delete(x.byHPA, id)
+	} else {
+		x.byHPA[id] = now
+	}
+	for _, o := range old.objects {
+		drop(x.objects, o, id)
+	}
+	for k := range old.inline {
+		drop(x.inline, k, id)
+	}
+	for _, o := range now.objects {
+		put(x.objects, o, id, struct{}{})
+	}
+	for k, in := range now.inline {
+		put(x.inline, k, id, in)
+	}
+	x.names.Store(nil)
+	x.mu.Unlock()
+	if !had && len(now.objects)+len(now.inline) == 0 {
+		return
+	}
+	touched := slices.Concat(old.objects, now.objects)
+	slices.SortFunc(touched, compareIDs)
+	x.changed(Change{HPA: id, UID: now.uid, Objects: slices.Compact(touched), Inline: now.sorted()})
+}
+
+func (r refs) sorted() []Inline {
+	return slices.SortedFunc(maps.Values(r.inline), func(a, b Inline) int {
+		return cmp.Or(cmp.Compare(a.Metric, b.Metric), cmp.Compare(a.Query, b.Query))
+	})
+}
+
+func put[K comparable, V any](m map[K]map[types.NamespacedName]V, k K, id types.NamespacedName, v V) {
+	if m[k] == nil {
+		m[k] = map[types.NamespacedName]V{}
+	}
+	m[k][id] = v
+}
+
+func drop[K comparable, V any](m map[K]map[types.NamespacedName]V, k K, id types.NamespacedName) {
+	delete(m[k], id)
+	if len(m[k]) == 0 {
+		delete(m, k)
+	}
+}
+
+func compareIDs(a, b types.NamespacedName) int {
+	return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
+}

@@ -1,0 +1,159 @@
+package source
+
+import (
+	"context"
+	"time"
+)
+
+// ask gets an answer for each of keys, which share a window, and records it. A
+// batch that fails by some query's fault is halved until the fault stands alone.
+// Of one that may have failed by a slow query it records nothing and returns
+// what is left to ask, as another attempt may cost another timeout.
+func (p *Poller) ask(ctx context.Context, keys []Key) []starved {
+	keys = p.checked(keys)
+	if len(keys) == 0 {
+		return nil
+	}
+	now := time.Now()
+	out, err := p.request(ctx, keys, now)
+	if ctx.Err() != nil {
+		p.abandon(keys)
+		return nil
+	}
+	if err == nil {
+		p.succeeded(keys, out, now)
+		return nil
+	}
+	f := p.judge(err)
+	p.tel.requests.WithLabelValues(f.class).Inc()
+	switch {
+	case f.blames && len(keys) > 1:
+		half := len(keys) / 2
+		return append(p.ask(ctx, keys[:half]), p.ask(ctx, keys[half:])...)
+	case f.slow && len(keys) > 1:
+		var rest []starved
+		for _, k := range keys {
+			rest = append(rest, starved{k, f, now})
+		}
+		return rest
+	}
+	p.failed(keys, f, now)
+	return nil
+}
+
+// checked returns the keys that may be sent, and records why the others may not.
+func (p *Poller) checked(keys []Key) []Key {
+	ok := keys[:0:0]
+	for _, k := range keys {
+		f := fault{blames: true}
+		if tooLong(k.Query) {
+			f.err = Error{Reason: QueryTooLong, Message: "the query is too long for one request: shorten its scope"}
+		} else if err := p.opts.Check(k.Query); err != nil {
+			f.err = Error{Reason: SyntaxError, Message: "the query does not parse: " + err.Error()}
+		} else {
+			ok = append(ok, k)
+			continue
+		}
+		p.failed([]Key{k}, f, time.Now())
+	}
+	return ok
+}
+
+// abandon returns keys whose attempt was cut short by the process's own end.
+func (p *Poller) abandon(keys []Key) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, k := range keys {
+		if s := p.queries[k]; s != nil {
+			s.inFlight = false
+		}
+	}
+}
+
+func (p *Poller) succeeded(keys []Key, out []outcome, now time.Time) {
+	p.tel.requests.WithLabelValues("success").Inc()
+	p.mu.Lock()
+	p.status.LastSuccess = now
+	p.pausedUntil = time.Time{}
+	p.mu.Unlock()
+	for i, k := range keys {
+		p.record(k, out[i], now)
+	}
+}
+
+func (p *Poller) failed(keys []Key, f fault, now time.Time) {
+	if !f.err.Reason.Own() {
+		p.mu.Lock()
+		p.status.LastError, p.status.LastErrorAt = f.err.Message, now
+		if f.pause > 0 {
+			p.pausedUntil = now.Add(min(f.pause, maxBackoff))
+		}
+		p.mu.Unlock()
+	}
+	for _, k := range keys {
+		e := f.err
+		p.record(k, outcome{err: &e, blamed: f.slow && f.blames}, now)
+	}
+}
+
+// record stores what an attempt of k brought and tells k's owners.
+func (p *Poller) record(k Key, o outcome, now time.Time) {
+	p.mu.Lock()
+	s := p.queries[k]
+	if s == nil { // no longer in use
+		p.mu.Unlock()
+		return
+	}
+	s.inFlight = false
+	before := s.reading.Err
+	s.reading.Attempted = now
+	s.reading.Err = o.err
+	switch {
+	case o.err == nil:
+		s.reading.Value, s.reading.At, s.reading.Fetched = o.value, o.at, now
+		s.failures = 0
+		p.tel.show(&s.series, o, now)
+	case o.blamed:
+		s.failures = max(s.failures, 1) // it travels alone, without backoff
+	case backsOff(o.err.Reason):
+		s.failures++
+		o.err.RetryAt = now.Add(backoff(s.failures))
+	case o.err.Reason.Own(): // such as NoData: the query itself is accepted
+		s.failures = 0
+	}
+	s.settle()
+	owners := make([]string, 0, len(s.owners))
+	for owner := range s.owners {
+		owners = append(owners, owner)
+	}
+	notify := p.notify
+	p.mu.Unlock()
+
+	p.report(k, before, o.err)
+	for _, owner := range owners {
+		notify(owner)
+	}
+}
+
+// backsOff reports whether the query must change before another attempt makes
+// sense. Missing data may come at any time.
+func backsOff(r Reason) bool {
+	return r == SyntaxError || r == QueryTooLong || r == QueryRejected
+}
+
+func backoff(failures int) time.Duration {
+	return min(minBackoff<<min(failures-1, 10), maxBackoff)
+}
+
+// report counts an attempt's failure and logs when its reason changes.
+func (p *Poller) report(k Key, before, after *Error) {
+	if after != nil {
+		p.tel.failures.WithLabelValues(string(after.Reason)).Inc()
+	}
+	switch {
+	case after != nil && (before == nil || before.Reason != after.Reason):
+		p.opts.Log.Warn("query has no new value", "query", k.Query, "reason", string(after.Reason), "error", after.Error())
+	case after == nil && before != nil:
+		p.opts.Log.Info("query has a value again", "query", k.Query, "after", string(before.Reason))
+	}
+}
