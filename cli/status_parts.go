@@ -1,0 +1,182 @@
+package cli
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	apiregistrationv1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"kelpie.dev/kelpie/cli/release"
+)
+
+func backendOf(ctx context.Context, c *release.Cluster, rel *release.Release) *backendState {
+	b := rel.Backend
+	if b == nil {
+		return nil
+	}
+	st := &backendState{workload: workload{b.Name, b.Status.ReadyReplicas, wantedReplicas(b.Spec.Replicas)}}
+	pod, err := readyPod(ctx, c, rel, b.Spec.Selector)
+	if err != nil {
+		st.Error = err.Error()
+		return st
+	}
+	var s release.BackendStatus
+	if err := release.Status(ctx, c, pod, release.BackendHealthPort, &s); err != nil {
+		st.Error = err.Error()
+		return st
+	}
+	st.Series, st.MetricNames, st.PointsPerSecond = s.Store.Series, s.Store.MetricNames, s.PointsPerSecond
+	if n := len(s.Errors); n > 0 {
+		last := s.Errors[n-1]
+		st.LastError = fmt.Sprintf("%s: %s", stamp(last.At), last.Message)
+		if cause := last.Attributes["error"]; cause != "" {
+			st.LastError += ": " + cause
+		}
+	}
+	return st
+}
+
+func readyPod(ctx context.Context, c *release.Cluster, rel *release.Release, sel *metav1.LabelSelector) (*corev1.Pod, error) {
+	pods, err := rel.Pods(ctx, c, sel)
+	if err != nil {
+		return nil, err
+	}
+	for i := range pods {
+		if release.Ready(&pods[i]) {
+			return &pods[i], nil
+		}
+	}
+	return nil, errors.New("no pod is ready")
+}
+
+// clusterAgentOf returns the cluster agent's part, and its view of the metrics:
+// nil when it cannot be asked.
+func clusterAgentOf(ctx context.Context, c *release.Cluster, rel *release.Release) (agentState, []release.ServedMetric) {
+	d := rel.ClusterAgent
+	st := agentState{workload: workload{d.Name, d.Status.ReadyReplicas, wantedReplicas(d.Spec.Replicas)}}
+	if name := release.Env(&d.Spec.Template.Spec, "DD_LEADER_LEASE_NAME"); name != "" {
+		var lease coordinationv1.Lease
+		if err := c.Get(ctx, client.ObjectKey{Namespace: rel.Namespace, Name: name}, &lease); err == nil && lease.Spec.HolderIdentity != nil {
+			st.Leader = *lease.Spec.HolderIdentity
+		}
+	}
+	pod, err := readyPod(ctx, c, rel, d.Spec.Selector)
+	if err != nil {
+		st.Error = err.Error()
+		return st, nil
+	}
+	var s release.ClusterAgentStatus
+	if err := release.Status(ctx, c, pod, release.ClusterAgentHealthPort, &s); err != nil {
+		st.Error = err.Error()
+		return st, nil
+	}
+	if s.Leader {
+		st.Leader = s.Replica
+	}
+	st.Source = s.Source.URL
+	if s.Source.Failing() {
+		st.SourceError = s.Source.LastError
+	}
+	if s.Metrics == nil {
+		s.Metrics = []release.ServedMetric{}
+	}
+	return st, s.Metrics
+}
+
+// asSeen is the metrics as the cluster agent sees them.
+func asSeen(rows []release.ServedMetric, now time.Time) []servedMetric {
+	out := make([]servedMetric, len(rows))
+	for i, r := range rows {
+		out[i] = servedMetric{Name: r.Metric, Query: r.Query, Value: r.Value, Valid: r.Valid, Error: r.Error, References: r.References}
+		if !r.At.IsZero() {
+			age := max(0, now.Sub(r.At).Seconds())
+			out[i].AgeSeconds = &age
+		}
+		if out[i].References == nil {
+			out[i].References = []string{}
+		}
+	}
+	return out
+}
+
+func apiServiceOf(ctx context.Context, c *release.Cluster) apiServiceState {
+	var s apiregistrationv1.APIService
+	if err := c.Get(ctx, client.ObjectKey{Name: release.APIServiceName}, &s); err != nil {
+		return apiServiceState{Message: err.Error()}
+	}
+	for _, cond := range s.Status.Conditions {
+		if cond.Type == apiregistrationv1.Available {
+			if cond.Status == apiregistrationv1.ConditionTrue {
+				return apiServiceState{Available: true}
+			}
+			return apiServiceState{Message: cond.Reason + ": " + cond.Message}
+		}
+	}
+	return apiServiceState{Message: "the API server has not looked at it yet"}
+}
+
+// maxAsked bounds how many metrics are asked for one by one.
+const maxAsked = 200
+
+// asServed asks the API for each external metric that an HPA names, once: what
+// can be known without the cluster agent's own view.
+func asServed(ctx context.Context, c *release.Cluster, now time.Time) ([]servedMetric, error) {
+	out := []servedMetric{}
+	var list autoscalingv2.HorizontalPodAutoscalerList
+	if err := c.List(ctx, &list); err != nil {
+		return out, fmt.Errorf("list HPAs: %w", err)
+	}
+	type key struct{ namespace, name, selector string }
+	selectors := map[key]*metav1.LabelSelector{}
+	references := map[key][]string{}
+	for _, h := range list.Items {
+		for _, m := range h.Spec.Metrics {
+			if m.Type != autoscalingv2.ExternalMetricSourceType || m.External == nil {
+				continue
+			}
+			k := key{h.Namespace, m.External.Metric.Name, ""}
+			if sel := m.External.Metric.Selector; sel != nil {
+				k.selector = metav1.FormatLabelSelector(sel)
+			}
+			selectors[k] = m.External.Metric.Selector
+			references[k] = append(references[k], h.Namespace+"/"+h.Name)
+		}
+	}
+	for k, refs := range references {
+		slices.Sort(refs)
+		out = append(out, servedMetric{namespace: k.namespace, Name: k.name, selector: selectors[k], References: slices.Compact(refs)})
+	}
+	slices.SortFunc(out, func(a, b servedMetric) int {
+		return cmp.Or(strings.Compare(a.Name, b.Name), strings.Compare(a.References[0], b.References[0]))
+	})
+	for i := range out[:min(len(out), maxAsked)] {
+		out[i].ask(ctx, c, now)
+	}
+	if len(out) > maxAsked {
+		return out, fmt.Errorf("only the first %d of %d metrics were asked for", maxAsked, len(out))
+	}
+	return out, nil
+}
+
+func (m *servedMetric) ask(ctx context.Context, c *release.Cluster, now time.Time) {
+	v, err := release.ExternalMetric(ctx, c.APIServer(), m.namespace, m.Name, m.selector)
+	switch {
+	case err != nil:
+		m.Error = err.Error()
+	case v == nil:
+		m.Error = "the provider has no value"
+	default:
+		age := max(0, now.Sub(v.Timestamp).Seconds())
+		m.Value, m.AgeSeconds, m.Valid = v.Value, &age, true
+	}
+}

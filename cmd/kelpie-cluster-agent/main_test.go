@@ -1,0 +1,50 @@
+package main
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"kelpie.dev/kelpie/clusteragent"
+	"kelpie.dev/kelpie/clusteragent/source"
+)
+
+func TestPrintStatus(t *testing.T) {
+	now := time.Unix(100_000, 0)
+	var b strings.Builder
+	err := printStatus(&b, clusteragent.Status{
+		Replica: "pod-1", Leader: true, Serving: true, Registration: "APIService points to service \"keda/x\"",
+		Source: source.Status{URL: "http://backend:8080", LastSuccess: now.Add(-5 * time.Second), LastError: "HTTP 503", LastErrorAt: now.Add(-time.Minute), Queries: 2},
+		Metrics: []clusteragent.Row{
+			{Metric: "nginx.requests", Query: "avg:nginx.requests{*}.rollup(30)", Value: "12.5", At: now.Add(-40 * time.Second), Age: 40, Valid: true, References: []string{"web/a", "web/b"}},
+			{Metric: "datadogmetric@web:bad", Query: "avg:x{", Error: "SyntaxError: position 7"},
+		},
+	}, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"Leader:        yes", "APIService:    APIService points to", "last success: 5s ago", "last error:   1m0s ago: HTTP 503",
+		"nginx.requests         12.5   40s  yes    web/a, web/b  avg:nginx.requests{*}.rollup(30)  -",
+		"datadogmetric@web:bad  -      -    no     -             avg:x{                            SyntaxError: position 7",
+	} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("status lacks %q:\n%s", want, b.String())
+		}
+	}
+}
+
+func TestCommands(t *testing.T) {
+	for _, args := range [][]string{{"run"}, {"start"}, {"status"}, {"health"}, {"version"}} {
+		if c, _, err := command().Find(args); err != nil || c.RunE == nil {
+			t.Errorf("command %v: %v", args, err)
+		}
+	}
+	var out strings.Builder
+	c := command()
+	c.SetOut(&out)
+	c.SetArgs([]string{"version"})
+	if err := c.Execute(); err != nil || out.String() != "dev\n" {
+		t.Errorf("version prints %q, %v", out.String(), err)
+	}
+}
