@@ -1,0 +1,144 @@
+package charts_test
+
+import (
+	"encoding/base64"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"sigs.k8s.io/controller-runtime/pkg/envtest"
+)
+
+// Node agents find the cluster agent, and both show the same token.
+func TestAgentsAskTheClusterAgent(t *testing.T) {
+	t.Parallel()
+	type asks struct{ Enabled, URL, Token string }
+	shared := func(e []corev1.EnvVar) string {
+		for _, v := range e {
+			if v.Name == "DD_CLUSTER_AGENT_AUTH_TOKEN" {
+				return v.ValueFrom.SecretKeyRef.Name + "/" + v.ValueFrom.SecretKeyRef.Key
+			}
+		}
+		return ""
+	}
+	for set, want := range map[string]struct {
+		agent asks
+		token string // of the cluster agent
+		ports []string
+	}{
+		"commonLabels.a=b":                                   {asks{"true", "https://datadog-cluster-agent.datadog.svc:5005", "datadog-cluster-agent/token"}, "datadog-cluster-agent/token", []string{"agentport", "metricsapi"}},
+		"clusterAgent.metricsProvider.enabled=false":         {asks{"true", "https://datadog-cluster-agent.datadog.svc:5005", "datadog-cluster-agent/token"}, "datadog-cluster-agent/token", []string{"agentport"}},
+		"clusterAgent.tokenExistingSecret=mine":              {asks{"true", "https://datadog-cluster-agent.datadog.svc:5005", "mine/token"}, "mine/token", []string{"agentport", "metricsapi"}},
+		"clusterAgent.metricsProvider.service.type=NodePort": {asks{"false", "", ""}, "", []string{"metricsapi"}}, // not for who is outside
+	} {
+		all := render(t, "--values", inline, "--set", set)
+		env := all.env(t, "DaemonSet", "datadog-agent")
+		agent := into[appsv1.DaemonSet](t, all.one(t, "DaemonSet", "datadog-agent")).Spec.Template.Spec.Containers[0]
+		got := asks{env["DD_CLUSTER_AGENT_ENABLED"], env["DD_CLUSTER_AGENT_URL"], shared(agent.Env)}
+		if diff := cmp.Diff(want.agent, got); diff != "" {
+			t.Errorf("%s: the agents (-want +got):\n%s", set, diff)
+		}
+		dca := into[appsv1.Deployment](t, all.one(t, "Deployment", "datadog-cluster-agent")).Spec.Template.Spec.Containers[0]
+		if token := shared(dca.Env); token != want.token {
+			t.Errorf("%s: the cluster agent's token is in %q, want %q", set, token, want.token)
+		}
+		var ports, open []string
+		for _, p := range into[corev1.Service](t, all.one(t, "Service", "datadog-cluster-agent")).Spec.Ports {
+			ports = append(ports, p.TargetPort.StrVal)
+		}
+		for _, p := range dca.Ports {
+			if p.Name != "health" {
+				open = append(open, p.Name)
+			}
+		}
+		if diff := cmp.Diff([][]string{want.ports, want.ports}, [][]string{ports, open}); diff != "" {
+			t.Errorf("%s: the ports of Service and container (-want +got):\n%s", set, diff)
+		}
+	}
+	if got := render(t, "--set", "clusterAgent.enabled=false").env(t, "DaemonSet", "datadog-agent")["DD_CLUSTER_AGENT_ENABLED"]; got != "false" {
+		t.Errorf("without a cluster agent the agents ask: %q", got)
+	}
+}
+
+// A token that is not given is random and long enough.
+func TestTokenIsMade(t *testing.T) {
+	t.Parallel()
+	token := func(args ...string) string {
+		secret := into[corev1.Secret](t, render(t, args...).one(t, "Secret", "datadog-cluster-agent"))
+		return string(secret.Data["token"])
+	}
+	first, second := token(), token()
+	if len(first) != 32 || first == second {
+		t.Errorf("two installations have the tokens %q and %q, want two of 32 characters", first, second)
+	}
+	const mine = "token-of-the-test-0123456789abcdef"
+	if got := token("--set", "clusterAgent.token="+mine); got != mine {
+		t.Errorf("the token given is %q, the Secret's %q", base64.StdEncoding.EncodeToString([]byte(mine)), got)
+	}
+}
+
+// What the cluster agent may read follows what it is asked to do.
+func TestRightsFollowTheParts(t *testing.T) {
+	t.Parallel()
+	for set, want := range map[string][]string{
+		"clusterAgent.metricsProvider.enabled=false":                                            {"horizontalpodautoscalers", "deployments", "statefulsets", "daemonsets", "replicasets", "endpointslices", "nodes", "namespaces"},
+		"clusterAgent.metricsProvider.enabled=false,datadog.kubeStateMetricsCore.enabled=false": {"endpointslices", "nodes", "namespaces"},
+		"datadog.kubeStateMetricsCore.enabled=false":                                            {"horizontalpodautoscalers", "endpointslices", "nodes", "namespaces", "events", "apiservices"},
+	} {
+		all := render(t, "--values", inline, "--set", set)
+		var got []string
+		for _, r := range into[rbacv1.ClusterRole](t, all.one(t, "ClusterRole", "datadog-cluster-agent")).Rules {
+			got = append(got, r.Resources...)
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s: resources (-want +got):\n%s", set, diff)
+		}
+	}
+}
+
+// An upgrade finds the token in the cluster and keeps it.
+func TestTokenSurvivesAnUpgrade(t *testing.T) {
+	if os.Getenv("KUBEBUILDER_ASSETS") == "" {
+		t.Skip("KUBEBUILDER_ASSETS is not set: it names a directory with kube-apiserver and etcd; make test builds them")
+	}
+	te := &envtest.Environment{ControlPlaneStopTimeout: 20 * time.Second}
+	config, err := te.Start()
+	if err != nil {
+		t.Fatalf("start kube-apiserver: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := te.Stop(); err != nil {
+			t.Errorf("stop kube-apiserver: %v", err)
+		}
+	})
+	kubeconfig := filepath.Join(t.TempDir(), "kubeconfig")
+	if err := os.WriteFile(kubeconfig, te.KubeConfig, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var tokens []string
+	for _, replicas := range []string{"1", "2"} {
+		if _, err := helm(t, "upgrade", "--install", release, chart, "--namespace", "datadog", "--create-namespace", "--kubeconfig", kubeconfig,
+			"--values", inline, "--set", "clusterAgent.replicas="+replicas); err != nil {
+			t.Fatal(err)
+		}
+		secret, err := client.CoreV1().Secrets("datadog").Get(t.Context(), "datadog-cluster-agent", metav1.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		tokens = append(tokens, string(secret.Data["token"]))
+	}
+	if tokens[0] != tokens[1] || len(tokens[0]) != 32 {
+		t.Errorf("tokens before and after the upgrade: %q, want one of 32 characters", tokens)
+	}
+}
