@@ -20,6 +20,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"kelpie.dev/kelpie/lab/binaries"
+	"kelpie.dev/kelpie/lab/host"
 	"kelpie.dev/kelpie/lab/node"
 )
 
@@ -38,6 +39,7 @@ func TestLab(t *testing.T) {
 		t.Skip("starts a real node on this machine: set KELPIE_LAB_TEST=1 as root")
 	}
 	b := newBench(t)
+	b.lab("down") // of a lab that died with another state directory
 	before := picture(t)
 
 	out := b.lab("up", "--timeout", "90s")
@@ -67,7 +69,7 @@ func TestLab(t *testing.T) {
 	b.runProbe()
 	b.reachProbe()
 
-	b.lab("down")
+	b.diesAndIsBuried()
 	if diff := cmp.Diff(before, picture(t)); diff != "" {
 		t.Errorf("down leaves something (-before +after):\n%s", diff)
 	}
@@ -76,6 +78,38 @@ func TestLab(t *testing.T) {
 	}
 	if out := b.lab("down"); !strings.Contains(out, "nothing to do") {
 		t.Errorf("a second down does not say that nothing is to do:\n%s", out)
+	}
+}
+
+// diesAndIsBuried ends every process of the lab, as the end of a login session
+// does, and lets a lab with another state directory clean up after it.
+func (b *bench) diesAndIsBuried() {
+	b.t.Helper()
+	group, err := host.NewCgroup(node.Network)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	state, err := os.MkdirTemp("/var/lib", "kelpie-lab-test-")
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	defer func() { _ = os.RemoveAll(state) }() // holds a lock file only
+	down := func() string {
+		out, err := exec.Command(filepath.Join(b.bin, "lab"), "down", "--state", state).CombinedOutput()
+		if err != nil {
+			b.t.Errorf("down of another lab: %v\n%s", err, out)
+		}
+		return string(out)
+	}
+	down()
+	if status := b.status(); !status.Healthy {
+		b.t.Errorf("down with another state directory ended a lab that lives: %+v", status)
+	}
+	if err := group.Kill(b.t.Context()); err != nil {
+		b.t.Fatal(err)
+	}
+	if out := down(); !strings.Contains(out, "a lab that has died, with its state in "+b.state) {
+		b.t.Errorf("down of another lab does not say that it cleans up after the dead one:\n%s", out)
 	}
 }
 

@@ -23,10 +23,44 @@ func (n *Node) Down(ctx context.Context) (stopped bool, err error) {
 		return false, err
 	}
 	defer unlock()
-	if n.otherState() != "" || !n.traces() {
+	if other, err := n.endDeadLab(ctx); other != "" || err != nil {
+		return false, err
+	}
+	if !n.traces() {
 		return false, nil
 	}
 	return true, n.clean(ctx)
+}
+
+// endDeadLab removes what a lab with another state directory has left on this
+// machine, if nothing of it runs any more: whoever ended its processes, a reboot
+// or the end of a login session, will not come back to take it down. It returns
+// the state directory of another lab that lives.
+func (n *Node) endDeadLab(ctx context.Context) (alive string, err error) {
+	state := n.otherState()
+	if state == "" {
+		return "", nil
+	}
+	other, err := New(Options{State: state, Out: n.out})
+	if err != nil {
+		return "", err
+	}
+	unlock, err := other.lock()
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
+	records, err := other.table.List()
+	if err != nil {
+		return "", err
+	}
+	for _, r := range records {
+		if other.table.Alive(r) {
+			return state, nil
+		}
+	}
+	n.say("cleaning up after a lab that has died, with its state in %s", state)
+	return "", other.clean(ctx)
 }
 
 // traces says whether an earlier run has left anything.

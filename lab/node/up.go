@@ -16,8 +16,8 @@ import (
 )
 
 // Up starts the node and returns once it is Ready and resolves names. A node
-// that already runs is left alone (started is false); what a crash left behind
-// is cleaned away first. If the start fails, everything is taken down again but
+// that already runs is left alone (started is false); what a crash left behind,
+// be it of a lab with another state directory, is cleaned away first. If the start fails, everything is taken down again but
 // the logs.
 func (n *Node) Up(ctx context.Context) (started bool, err error) {
 	unlock, err := n.lock()
@@ -25,7 +25,9 @@ func (n *Node) Up(ctx context.Context) (started bool, err error) {
 		return false, err
 	}
 	defer unlock()
-	if other := n.otherState(); other != "" {
+	if other, err := n.endDeadLab(ctx); err != nil {
+		return false, err
+	} else if other != "" {
 		return false, fmt.Errorf("another lab runs on this machine with its state in %s: lab down --state %s", other, other)
 	}
 	status, err := n.Status(ctx)
