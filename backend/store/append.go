@@ -276,7 +276,7 @@ func (b *batch) point(st *contextState, it *item, p metric.Point) (reason string
 	if reason := b.refusal(p); reason != "" {
 		return reason, nil
 	}
-	return b.put(&st.ref, it, "", sample{ms: st.timestamp(p.Time, b.now), value: p.Value})
+	return b.put(&st.ref, it, "", sample{ms: st.timestamp(p.Time, b.now, it.Interval == metric.FastInterval), value: p.Value})
 }
 
 // A sample is what the TSDB has at one millisecond: a value, or a histogram.

@@ -277,13 +277,11 @@ func (n *name) touch(s *metric.Series, sec int64) {
 
 func (n *name) set(t metric.Type, interval int64, unit string) {
 	old := n.kind.Load()
-	if t == metric.Unspecified {
-		t = metric.Type(old & 0xff)
+	if interval > 1<<40 {
+		interval = 0
 	}
-	if interval <= 0 || interval > 1<<40 {
-		interval = int64(old >> 8)
-	}
-	if packed := uint64(interval)<<8 | uint64(t); packed != old {
+	k := metric.Kind{Type: metric.Type(old & 0xff), Interval: int64(old >> 8)}.After(metric.Kind{Type: t, Interval: interval})
+	if packed := uint64(k.Interval)<<8 | uint64(k.Type); packed != old {
 		n.kind.Store(packed)
 		n.dirty.Store(true)
 	}

@@ -128,33 +128,41 @@ func (c *contexts) state(ref storage.SeriesRef, n *name) *contextState {
 // and notes it. A second that may hold a point already gets a later one: the
 // next after the newest, else one that rises with the time of arrival, and past
 // the one that the last such write got, so that the last write wins whatever the
-// order. The caller holds st.mu.
-func (st *contextState) timestamp(sec, now int64) int64 {
+// order. It is odd for a point that stands for metric.FastInterval, and even for
+// all others. The caller holds st.mu.
+func (st *contextState) timestamp(sec, now int64, fast bool) int64 {
 	ms := sec * 1000
 	switch newest := st.lastMS / 1000; {
 	case sec == newest:
-		ms = st.lastMS
-		if ms%1000 < 999 {
-			ms++
-		}
+		ms = next(st.lastMS)
 	case sec < newest, sec <= st.unsure:
 		ms += rewriteOffset(sec, now)
 		if sec == st.lateMS/1000 && ms <= st.lateMS {
-			ms = st.lateMS + 1
-			if ms/1000 != sec {
-				ms = st.lateMS // every later millisecond is taken
-			}
+			ms = next(st.lateMS)
 		}
 		st.lateMS = ms
+	}
+	if fast {
+		ms++
 	}
 	st.lastMS = max(st.lastMS, ms)
 	return ms
 }
 
+// next is the next even millisecond of the second of ms, or the last one when
+// every later is taken.
+func next(ms int64) int64 {
+	ms -= ms % 2
+	if ms%1000 < 998 {
+		ms += 2
+	}
+	return ms
+}
+
 // rewriteOffset maps a point's age at arrival, from maxFuture ahead to maxPast
-// behind, to the milliseconds 100..998 of its second, rising with age.
+// behind, to the even milliseconds 100..998 of its second, rising with age.
 func rewriteOffset(sec, now int64) int64 {
 	const ahead, span = int64(maxFuture / 1e9), int64((maxPast + maxFuture) / 1e9)
 	age := min(max(now-sec+ahead, 0), span)
-	return 100 + age*898/span
+	return 100 + age*449/span*2
 }

@@ -79,7 +79,7 @@ func (b *batch) sketch(st *contextState, it *item, p *metric.SketchPoint) (reaso
 	if reason := b.refusalOf(p); reason != "" {
 		return reason, nil
 	}
-	ms := st.timestamp(p.Time, b.now)
+	ms := st.timestamp(p.Time, b.now, false)
 	reason, err = b.put(&st.ref, it, partBins, sample{ms: ms, histogram: histogramOf(&p.Sketch)})
 	if reason != "" || err != nil {
 		return reason, err

@@ -68,6 +68,7 @@ type reader struct {
 	name     nameRecord
 
 	it     chunkenc.Iterator
+	fast   []bool // of the points read last: whether each stands for metric.FastInterval
 	points int
 	out    []metric.Series
 }
@@ -79,6 +80,7 @@ func (r *reader) read(ctx context.Context, set storage.SeriesSet) error {
 		}
 		series := set.At()
 		m := decodeLabels(series.Labels())
+		m.Type, m.Interval, m.Unit = r.name.Type, r.name.Interval, r.name.Unit
 		if !r.sel.Scope.Match(query.TagsOf(m)) {
 			continue
 		}
@@ -94,7 +96,6 @@ func (r *reader) read(ctx context.Context, set storage.SeriesSet) error {
 		if r.points += len(m.Points); r.points > r.store.opts.MaxSelectPoints {
 			return &LimitError{What: "points", Limit: r.store.opts.MaxSelectPoints}
 		}
-		m.Type, m.Interval, m.Unit = r.name.Type, r.name.Interval, r.name.Unit
 		r.out = append(r.out, m)
 	}
 	if err := set.Err(); err != nil {
@@ -103,22 +104,53 @@ func (r *reader) read(ctx context.Context, set storage.SeriesSet) error {
 	return nil
 }
 
-// readPoints fills m's points; the last sample of each second is its point.
+// readPoints fills m's points; the last sample of each second is its point. They
+// are of the interval of the newest of them.
 func (r *reader) readPoints(series storage.Series, m *metric.Series) error {
-	r.it = series.Iterator(r.it)
+	r.it, r.fast = series.Iterator(r.it), r.fast[:0]
+	fast := 0
 	for r.it.Next() == chunkenc.ValFloat {
 		ms, v := r.it.At()
-		sec := ms / 1000
+		sec, isFast := ms/1000, ms%2 == 1
 		if sec < r.from || sec > r.to {
 			continue
 		}
+		if isFast {
+			fast++
+		}
 		if last := len(m.Points) - 1; last >= 0 && m.Points[last].Time == sec {
-			m.Points[last].Value = v
+			if r.fast[last] {
+				fast--
+			}
+			m.Points[last].Value, r.fast[last] = v, isFast
 			continue
 		}
-		m.Points = append(m.Points, metric.Point{Time: sec, Value: v})
+		m.Points, r.fast = append(m.Points, metric.Point{Time: sec, Value: v}), append(r.fast, isFast)
+	}
+	if fast > 0 {
+		r.atNewestInterval(m, fast)
 	}
 	return r.it.Err()
+}
+
+// atNewestInterval makes m's points, of which so many are fast, ones of the same
+// interval.
+func (r *reader) atNewestInterval(m *metric.Series, fast int) {
+	usual := m.Interval
+	if r.fast[len(r.fast)-1] {
+		m.Interval = metric.FastInterval
+	}
+	if fast == len(m.Points) || usual <= metric.FastInterval {
+		return
+	}
+	m.Points = metric.AtInterval(m.Type, m.Points, func(i int) int64 {
+		if r.fast[i] {
+			return metric.FastInterval
+		}
+		return usual
+	}, m.Interval)
+	// A point may now say something of seconds beyond those that are asked for.
+	m.Points = slices.DeleteFunc(m.Points, func(p metric.Point) bool { return p.Time < r.from || p.Time > r.to })
 }
 
 // matchers returns TSDB matchers that every series in the selection passes. They
