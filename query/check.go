@@ -51,32 +51,6 @@ func checkQuery(q *Query) error {
 	return err
 }
 
-func checkCall(c *Call) error {
-	if err := check(c.X); err != nil {
-		return err
-	}
-	f, ok := functions[c.Func]
-	switch {
-	case ok:
-	case slices.Contains(strings.Fields(catalogue), c.Func):
-		return refuse(c, c.span, "function %q is not supported yet", c.Func)
-	default:
-		return refuse(c, c.span, "unknown function %q", c.Func)
-	}
-	if len(c.Args) > f.numbers {
-		return refuse(c, c.Args[f.numbers].Pos, "function %q takes no such argument", c.Func)
-	}
-	for _, a := range c.Args {
-		if a.Kind != NumberArg {
-			return refuse(c, a.Pos, "expected a number")
-		}
-	}
-	if len(c.Args) < f.numbers {
-		return refuse(c, c.span, "function %q needs %d more number(s)", c.Func, f.numbers-len(c.Args))
-	}
-	return nil
-}
-
 // checkGroups refuses operands that could never have a group in common.
 func checkGroups(b *Binary) error {
 	left, right := GroupBy(b.Left), GroupBy(b.Right)

@@ -69,7 +69,7 @@ func (m *merger) add(d *metric.Distribution) error {
 		key := strings.Join(set, "\x00")
 		g := m.groups[key]
 		if g == nil {
-			g = &mergedGroup{tags: set, buckets: make([]*merged, m.lane.grid.n+m.lane.ahead)}
+			g = &mergedGroup{tags: set, buckets: make([]*merged, m.lane.n+m.lane.ahead)}
 			m.groups[key] = g
 		}
 		m.memberships++
@@ -114,8 +114,8 @@ func (m *merger) sorted() []*mergedGroup {
 // series reads the aggregator's values off g. It has no points when no sketch is
 // on the grid itself.
 func (m *merger) series(g *mergedGroup, o options) series {
-	grid, ahead := m.lane.grid, m.lane.ahead
-	s := series{tags: g.tags, interval: grid.interval, aggr: m.q.Aggregator.Name}
+	ahead := m.lane.ahead
+	s := series{tags: g.tags, interval: m.lane.every, aggr: m.q.Aggregator.Name}
 	if !slices.ContainsFunc(g.buckets[ahead:], func(b *merged) bool { return b != nil }) {
 		return s
 	}
@@ -131,12 +131,15 @@ func (m *merger) series(g *mergedGroup, o options) series {
 			values[i] = b.value(m.q.Aggregator) / divide
 		}
 	}
+	if m.lane.steps != nil {
+		m.lane.steps(values)
+	}
 	if o.fill != "" && o.fill != "null" {
-		interpolate(values, o.fill, o.limit, grid.interval)
+		interpolate(values, o.fill, o.limit, m.lane.width)
 	}
 	for i, v := range values[ahead:] {
 		if !math.IsNaN(v) {
-			s.points = append(s.points, Point{Time: grid.time(i), Value: finite(v)})
+			s.points = append(s.points, Point{Time: m.lane.time(i), Value: finite(v)})
 		}
 	}
 	s.counting, s.interpolated = counting, !counting && o.fill != "null"

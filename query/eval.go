@@ -63,12 +63,9 @@ func Eval(ctx context.Context, src Source, e Expr, w Window) ([]Result, error) {
 	if err := w.validate(); err != nil {
 		return nil, err
 	}
-	ev := &evaluator{
-		src:  src,
-		lane: func(o options) (lane, bool) { return rangeLane(w, o) },
-		grid: func(interval int64) grid { return gridOver(w, interval) },
-	}
-	all, err := ev.evaluate(ctx, e)
+	ev := &evaluator{}
+	ev.leaf = leavesOf(src, &ev.newest)
+	all, err := ev.evaluate(ctx, e, span{window: w})
 	if err != nil {
 		return nil, err
 	}
@@ -101,18 +98,26 @@ type Reading struct {
 // few of its submission intervals stays in with its newest window, so that a
 // sum does not dip. Fills and interpolation have no meaning here.
 //
+// A function that looks back in time is given the values of its argument at now
+// and at as many instants before as it needs, one trailing window apart (the
+// longest of those that its argument has); its last point is its value. What
+// depends on the window of a graph has no value: see CheckValue. So the value
+// at an instant is a function of the source and the instant alone.
+//
 // ok is false when there is no value. More than one group is an *Error.
 func Value(ctx context.Context, src Source, e Expr, now int64) (r Reading, ok bool, err error) {
+	ev := &evaluator{}
+	ev.leaf = leavesOf(src, &ev.newest)
+	return ev.value(ctx, e, now)
+}
+
+// value is e at now; ev.leaf is asked for nothing but instants.
+func (ev *evaluator) value(ctx context.Context, e Expr, now int64) (r Reading, ok bool, err error) {
 	if err := (Window{From: now, To: now}).validate(); err != nil {
 		return Reading{}, false, err
 	}
-	newest := int64(math.MinInt64)
-	ev := &evaluator{
-		src:  src,
-		lane: func(o options) (lane, bool) { return instantLane(now, o, &newest), true },
-		grid: func(int64) grid { return grid{first: now, interval: 1, n: 1} },
-	}
-	all, err := ev.evaluate(ctx, e)
+	ev.newest = math.MinInt64
+	all, err := ev.evaluate(ctx, e, span{instants: []int64{now}})
 	if err != nil {
 		return Reading{}, false, err
 	}
@@ -122,7 +127,7 @@ func Value(ctx context.Context, src Source, e Expr, now int64) (r Reading, ok bo
 	case len(all) == 0 || len(all[0].points) == 0 || all[0].points[0].Null():
 		return Reading{}, false, nil
 	}
-	return Reading{Value: all[0].points[0].Value, Time: newest}, true, nil
+	return Reading{Value: all[0].points[0].Value, Time: ev.newest}, true, nil
 }
 
 // farthest bounds the times that arithmetic on windows is safe with.
@@ -143,11 +148,14 @@ func (w Window) validate() error {
 	return nil
 }
 
-// An evaluator evaluates one expression; lane and grid say over what time.
+// An evaluator evaluates one expression, whose leaves it is given.
 type evaluator struct {
-	src  Source
-	lane func(options) (lane, bool)
-	grid func(interval int64) grid
+	// leaf evaluates one query over a span: the series of its groups, sorted by
+	// their tags, none without points. At instants a point's time is one of them.
+	leaf func(ctx context.Context, q *Query, at span) ([]series, error)
+	// newest is the time of the newest point that contributed. leaf raises it.
+	newest int64
+	spent  int // see spend
 }
 
 // A series is a group on its way through the expression.
@@ -169,42 +177,38 @@ type term struct {
 	grouped bool // series come from a query with by
 }
 
-func (ev *evaluator) evaluate(ctx context.Context, e Expr) ([]series, error) {
+func (ev *evaluator) evaluate(ctx context.Context, e Expr, at span) ([]series, error) {
 	if err := Check(e); err != nil {
 		return nil, err
 	}
-	t, err := ev.term(ctx, e)
+	t, err := ev.term(ctx, e, at)
 	return t.series, err
 }
 
-func (ev *evaluator) term(ctx context.Context, e Expr) (term, error) {
+func (ev *evaluator) term(ctx context.Context, e Expr, at span) (term, error) {
 	switch e := e.(type) {
 	case *Number:
 		return term{number: true, value: e.Value}, nil
 	case *Query:
-		s, err := ev.leaf(ctx, e)
+		s, err := ev.leaf(ctx, e, at)
 		if err != nil {
 			return term{}, err
 		}
 		return term{series: s, grouped: len(e.By) > 0}, nil
 	case *Unary:
-		t, err := ev.term(ctx, e.X)
+		t, err := ev.term(ctx, e.X, at)
 		if err != nil {
 			return term{}, err
 		}
 		return negate(t), nil
 	case *Call:
-		t, err := ev.term(ctx, e.X)
-		if err != nil {
-			return term{}, err
-		}
-		return ev.call(e, t), nil
+		return ev.call(ctx, e, at)
 	case *Binary:
-		left, err := ev.term(ctx, e.Left)
+		left, err := ev.term(ctx, e.Left, at)
 		if err != nil {
 			return term{}, err
 		}
-		right, err := ev.term(ctx, e.Right)
+		right, err := ev.term(ctx, e.Right, at)
 		if err != nil {
 			return term{}, err
 		}

@@ -1,107 +1,243 @@
 package query
 
-import "math"
+import (
+	"context"
+	"fmt"
+	"math"
+)
 
-// A function transforms every series of its argument. A new one is a row in
-// functions; see Check for how its arguments are held to numbers.
+// A function is what a call's name means. A new one is a row in functions, with
+// one of the four ways to compute it.
 type function struct {
-	numbers int  // arguments after the first, all of them numbers
-	counts  bool // counts stay counts
-	apply   func(s *series, args []float64, g grid)
+	params   []param // of the arguments after the first
+	optional int     // how many of the last of them may be left out
+	counts   bool    // counts stay counts
+	unit     bool    // values keep their unit
+
+	// each maps every value by itself; the others take no numbers for series.
+	each func(v float64, c *Call) float64
+	// group maps the values of all series at a time, whatever other times have.
+	group func(t term, in input) term
+	// along maps the points of each series, of which it may drop some, and at an
+	// instant is given those of the newest points instants. 0 points means that
+	// it draws on the whole window of a graph and has no value at an instant.
+	along  func(s *series, in input)
+	points func(c *Call, step int64) int
+	// over evaluates the argument itself, over other times.
+	over func(ctx context.Context, ev *evaluator, in input) (term, error)
+	back func(c *Call, step int64) int64 // seconds that over looks back at an instant
 }
 
-// functions holds what is implemented. The table is never modified.
-var functions = map[string]function{
-	"abs":       {counts: true, apply: pointwise(func(v, _ float64) float64 { return math.Abs(v) })},
-	"clamp_min": {numbers: 1, apply: pointwise(func(v, bound float64) float64 { return max(v, bound) })},
-	"clamp_max": {numbers: 1, apply: pointwise(func(v, bound float64) float64 { return min(v, bound) })},
-	"cutoff_min": {numbers: 1, apply: pointwise(func(v, bound float64) float64 {
-		if v < bound {
-			return null
-		}
-		return v
-	})},
-	"cutoff_max": {numbers: 1, apply: pointwise(func(v, bound float64) float64 {
-		if v > bound {
-			return null
-		}
-		return v
-	})},
-	"default_zero": {counts: true, apply: defaultZero},
+// An input is a call at work.
+type input struct {
+	*Call
+	f    function
+	at   span
+	step int64 // seconds between two instants, or the width of the buckets of along's series
 }
 
-// catalogue lists Datadog's functions, so that one that is not implemented is
-// told from one that does not exist.
-const catalogue = `
-abs log2 log10 cumsum integral exclude_null clamp_min clamp_max cutoff_min cutoff_max default_zero
-count_nonzero count_nonzero_finite count_not_null top
-top5_mean top5_min top5_max top5_last top5_area top5_l2norm top5 bottom5
-top10_mean top10_min top10_max top10_last top10_area top10_l2norm top10 bottom10
-top15_mean top15_min top15_max top15_last top15_area top15_l2norm top15 bottom15
-top20_mean top20_min top20_max top20_last top20_area top20_l2norm top20 bottom20
-bottom5_mean bottom5_min bottom5_max bottom5_last bottom5_area bottom5_l2norm
-bottom10_mean bottom10_min bottom10_max bottom10_last bottom10_area bottom10_l2norm
-bottom15_mean bottom15_min bottom15_max bottom15_last bottom15_area bottom15_l2norm
-bottom20_mean bottom20_min bottom20_max bottom20_last bottom20_area bottom20_l2norm
-per_second per_minute per_hour dt diff monotonic_diff derivative throughput
-ewma_3 ewma_5 ewma_7 ewma_10 ewma_20 median_3 median_5 median_7 median_9 autosmooth
-rollingavg_5 rollingavg_13 rollingavg_21 rollingavg_29
-timeshift hour_before day_before week_before month_before calendar_shift moving_rollup
-anomalies outliers forecast robust_trend trend_line piecewise_constant
-is_greater is_less is_between`
+// number and word are the call's i-th argument after the first.
+func (c *Call) number(i int) float64 { return c.Args[i].Number }
 
-// call applies the function of c to t. Check has seen c.
-func (ev *evaluator) call(c *Call, t term) term {
-	f := functions[c.Func]
-	args := make([]float64, len(c.Args))
-	for i, a := range c.Args {
-		args[i] = a.Number
+func (c *Call) word(i int, otherwise string) string {
+	if i >= len(c.Args) {
+		return otherwise
 	}
-	if t.number {
-		s := series{points: []Point{{Value: t.value}}}
-		f.apply(&s, args, grid{interval: 1, n: 1})
-		return term{number: true, value: s.points[0].Value}
+	return c.Args[i].Text
+}
+
+// call evaluates c over at. Check has seen c.
+func (ev *evaluator) call(ctx context.Context, c *Call, at span) (term, error) {
+	f, ok := functionOf(c)
+	if !ok {
+		return term{}, fmt.Errorf("function %q is not checked", c.Func)
+	}
+	in := input{Call: c, f: f, at: at, step: stepOf(c.X)}
+	switch {
+	case f.over != nil:
+		return f.over(ctx, ev, in)
+	case f.along != nil && at.instants != nil:
+		return ev.lookBack(ctx, in)
+	}
+	t, err := ev.term(ctx, c.X, at)
+	switch {
+	case err != nil:
+		return term{}, err
+	case f.group != nil:
+		return f.group(t, in), nil
+	case f.along != nil:
+		return in.alongEach(t), nil
+	case t.number:
+		return term{number: true, value: finite(f.each(t.value, c))}, nil
 	}
 	return t.each(func(s *series) {
-		f.apply(s, args, ev.grid(s.interval))
-		s.counting = s.counting && f.counts
-	})
+		points := make([]Point, len(s.points))
+		for i, p := range s.points {
+			points[i] = Point{Time: p.Time, Value: finite(f.each(p.Value, c))}
+		}
+		s.points = points
+		in.label(s)
+	}), nil
 }
 
-// pointwise is the function that maps every value by itself; f's second
-// argument is the function's, if it has one.
-func pointwise(f func(v, arg float64) float64) func(*series, []float64, grid) {
-	return func(s *series, args []float64, _ grid) {
-		arg := 0.0
-		if len(args) > 0 {
-			arg = args[0]
+// alongEach applies along to the series of t over a window.
+func (in input) alongEach(t term) term {
+	return t.each(func(s *series) {
+		in := in
+		in.step = s.interval
+		in.f.along(s, in)
+		in.label(s)
+	}).withPoints()
+}
+
+// label settles what a series of the function's values is.
+func (in input) label(s *series) {
+	s.counting = s.counting && in.f.counts
+	if !in.f.unit {
+		s.unit = ""
+	}
+}
+
+// withPoints returns t without the series that have no points.
+func (t term) withPoints() term {
+	kept := t.series[:0:0]
+	for _, s := range t.series {
+		if len(s.points) > 0 {
+			kept = append(kept, s)
 		}
-		s.transform(func(v float64) float64 { return f(v, arg) })
+	}
+	t.series = kept
+	return t
+}
+
+// functionOf returns the function that c calls.
+func functionOf(c *Call) (function, bool) {
+	f, ok := functions[c.Func]
+	return f, ok
+}
+
+// functions holds what there is. The table is never modified.
+var functions map[string]function
+
+// What refers back to the table cannot stand in its initial value.
+func init() { //nolint:gochecknoinits // breaks an initialization cycle
+	functions = map[string]function{
+		"abs":        {counts: true, unit: true, each: func(v float64, _ *Call) float64 { return math.Abs(v) }},
+		"log2":       {each: func(v float64, _ *Call) float64 { return math.Log2(v) }},
+		"log10":      {each: func(v float64, _ *Call) float64 { return math.Log10(v) }},
+		"clamp_min":  {params: oneNumber, unit: true, each: clampMin},
+		"clamp_max":  {params: oneNumber, unit: true, each: clampMax},
+		"cutoff_min": {params: oneNumber, unit: true, each: cutoffMin},
+		"cutoff_max": {params: oneNumber, unit: true, each: cutoffMax},
+		"is_greater": {params: oneNumber, each: func(v float64, c *Call) float64 { return truth(v, v > c.number(0)) }},
+		"is_less":    {params: oneNumber, each: func(v float64, c *Call) float64 { return truth(v, v < c.number(0)) }},
+		"is_between": {params: twoNumbers, each: func(v float64, c *Call) float64 {
+			return truth(v, v >= c.number(0) && v <= c.number(1))
+		}},
+		"default_zero": {counts: true, unit: true, group: defaultZero},
+		"exclude_null": {counts: true, unit: true, group: excludeNull},
+	}
+}
+
+// clampMin and clampMax put the bound in the place of null, too.
+func clampMin(v float64, c *Call) float64 {
+	if v >= c.number(0) {
+		return v
+	}
+	return c.number(0)
+}
+
+func clampMax(v float64, c *Call) float64 {
+	if v <= c.number(0) {
+		return v
+	}
+	return c.number(0)
+}
+
+func cutoffMin(v float64, c *Call) float64 {
+	if v < c.number(0) {
+		return null
+	}
+	return v
+}
+
+func cutoffMax(v float64, c *Call) float64 {
+	if v > c.number(0) {
+		return null
+	}
+	return v
+}
+
+// truth is 1 or 0, and null of null.
+func truth(v float64, holds bool) float64 {
+	switch {
+	case math.IsNaN(v):
+		return null
+	case holds:
+		return 1
+	default:
+		return 0
 	}
 }
 
 // defaultZero gives every bucket of the window a value: the interpolated one
-// where s interpolates and a sample is near, else 0. A query without any series
-// stays without.
-func defaultZero(s *series, _ []float64, g grid) {
+// where the series interpolates and a sample is near, else 0. A query without
+// any series stays without. At an instant, where no bucket can be missing, it
+// gives null a value.
+func defaultZero(t term, in input) term {
+	if t.number {
+		return term{number: true, value: zeroed(t.value)}
+	}
+	return t.each(func(s *series) {
+		if in.at.instants != nil {
+			s.points = append(s.points[:0:0], s.points...)
+		} else {
+			g := in.at.grid(s.interval)
+			values := s.on(g)
+			s.points = make([]Point, g.n)
+			for i, v := range values {
+				s.points[i] = Point{Time: g.time(i), Value: v}
+			}
+		}
+		for i, p := range s.points {
+			s.points[i].Value = zeroed(p.Value)
+		}
+		in.label(s)
+	})
+}
+
+func zeroed(v float64) float64 {
+	if math.IsNaN(v) {
+		return 0
+	}
+	return v
+}
+
+// on returns the values of s in the buckets of g, interpolated if s is.
+func (s *series) on(g grid) []float64 {
 	values := make([]float64, g.n)
 	for i := range values {
 		values[i] = null
 	}
 	for _, p := range s.points {
-		if i := (p.Time - g.first) / max(g.interval, 1); p.Time >= g.first && i < int64(g.n) {
+		if i := (p.Time - g.first) / g.interval; p.Time >= g.first && i < int64(g.n) {
 			values[i] = p.Value
 		}
 	}
 	if s.interpolated {
 		interpolate(values, "linear", defaultFill, g.interval)
 	}
-	points := make([]Point, g.n)
-	for i, v := range values {
-		if math.IsNaN(v) {
-			v = 0
+	return values
+}
+
+// excludeNull leaves out the groups that lack one of their keys.
+func excludeNull(t term, in input) term {
+	kept := t.series[:0:0]
+	for _, s := range t.series {
+		if !lacksKey(s.tags) {
+			kept = append(kept, s)
 		}
-		points[i] = Point{Time: g.time(i), Value: v}
 	}
-	s.points = points
+	t.series = kept
+	return t.each(in.label)
 }

@@ -103,3 +103,8 @@ func (t terms) union(o terms) terms {
 	slices.Sort(text)
 	return terms{text: slices.Compact(text), complex: t.complex || o.complex}
 }
+
+// lacksKey reports whether a group is one of contexts without one of its keys.
+func lacksKey(tags metric.Tags) bool {
+	return slices.ContainsFunc(tags, func(tag string) bool { return strings.HasSuffix(tag, ":"+absentKey) })
+}

@@ -6,26 +6,27 @@ import (
 	"kelpie.dev/kelpie/metric"
 )
 
-// rangeLane lays o's query over the window w.
-func rangeLane(w Window, o options) (lane, bool) {
-	g := gridOver(w, intervalOf(w, o))
-	if g.n == 0 {
-		return lane{}, false
-	}
-	// A gap at the window's left edge is bridged from the sample before it.
+// rangeLane lays o's query over the buckets of r, a run of at's.
+func rangeLane(at span, r run, o options) lane {
+	g := grid{first: r.first + r.shift, interval: r.interval, n: r.n} // where the data is
+	// A gap at the left edge is bridged from the sample before it.
 	ahead := 0
 	if o.fill != "null" {
 		ahead = int(o.limit / g.interval)
 	}
 	wide := g.before(ahead)
 	buckets := make([]float64, wide.n)
+	steps := at.steps()
 	roll := func(c *contextSeries, among int) []float64 {
 		rollupFor(&c.Series, o, g.interval).into(buckets, wide, c.Points)
+		if steps != nil {
+			steps(buckets)
+		}
 		switch {
 		case o.fill == "null":
 		case o.fill != "":
 			interpolate(buckets, o.fill, o.limit, g.interval)
-		case among > 1 && (o.counting == raw || !counts(c.Type)):
+		case among > 1 && o.bridges(&c.Series, g.interval):
 			interpolate(buckets, "linear", o.limit, g.interval)
 		}
 		return buckets[ahead:]
@@ -40,7 +41,23 @@ func rangeLane(w Window, o options) (lane, bool) {
 			}
 		}
 	}
-	return lane{from: wide.first, to: w.To, grid: g, roll: roll, live: live, ahead: ahead, width: g.interval, place: place}, true
+	return lane{
+		from:  wide.first,
+		to:    min(at.window.To, r.time(r.n)-1) + r.shift,
+		n:     r.n,
+		every: r.interval,
+		time:  r.time,
+		roll:  roll, live: live, ahead: ahead, width: g.interval, place: place, steps: steps,
+	}
+}
+
+// bridges reports whether gaps of s are interpolated where no fill says so:
+// those of counts are real, and so are those of what is weighted by its time.
+func (o options) bridges(s *metric.Series, width int64) bool {
+	if counts(s.Type) {
+		return o.counting == raw
+	}
+	return !o.weighted || width < submission(s)
 }
 
 // intervalOf is the bucket width that o's query has in w.
@@ -64,60 +81,95 @@ const (
 	lateIntervals = 3
 	// longestInterval bounds the interval that lateness is granted for.
 	longestInterval = 300
+	// lateness is the most seconds that the newest point of a context may be old.
+	lateness = (lateIntervals + 1) * longestInterval
 )
 
-// instantLane lays o's query over the trailing window that ends at now.
+// instantLane lays o's query over the trailing windows that end at at's instants.
 //
 // Agents flush at different moments, so a window that ends at now would see one
 // point more or less of each context from second to second. So the window of a
 // context ends at its newest point, as long as that is at most lateIntervals of
 // its own intervals older than a punctual one would be; else it ends at now.
-func instantLane(now int64, o options, newest *int64) lane {
-	width := o.seconds
-	if width == 0 {
-		width = instantWindow
-	}
-	value := make([]float64, 1)
+func instantLane(at span, o options, newest *int64) lane {
+	width := o.window()
+	last := at.instants[len(at.instants)-1]
+	values := make([]float64, len(at.instants))
+	steps := at.steps()
 	roll := func(c *contextSeries, _ int) []float64 {
-		points := trailing(&c.Series, now, width)
-		if len(points) > 0 {
-			*newest = max(*newest, points[len(points)-1].Time)
-		}
-		value[0] = rollupFor(&c.Series, o, width).of(points)
-		return value
-	}
-	place := func(d *metric.Distribution, add func(int, *metric.Sketch)) {
-		last := d.Points[len(d.Points)-1].Time
-		*newest = max(*newest, last)
-		after := trailingEnd(last, unknownInterval, now) - width
-		for i := range d.Points {
-			if d.Points[i].Time > after {
-				add(0, &d.Points[i].Sketch)
+		r := rollupFor(&c.Series, o, width)
+		every := submission(&c.Series)
+		end := 0
+		for i, t := range at.instants {
+			for end < len(c.Points) && c.Points[end].Time <= t {
+				end++
 			}
+			points := trailing(c.Points[:end], every, t, width)
+			if len(points) > 0 {
+				*newest = max(*newest, points[len(points)-1].Time)
+			}
+			values[i] = r.of(points)
 		}
+		if steps != nil {
+			steps(values)
+		}
+		return values
 	}
 	return lane{
-		place: place,
-		width: width,
-		from:  now - width - (lateIntervals+1)*longestInterval + 1,
-		to:    now,
-		grid:  grid{first: now, interval: 1, n: 1},
+		from:  at.instants[0] - width - lateness + 1,
+		to:    last,
+		n:     len(at.instants),
+		every: 1,
+		time:  func(i int) int64 { return at.instants[i] },
 		roll:  roll,
-		live:  func(c *contextSeries) bool { return len(trailing(&c.Series, now, width)) > 0 },
+		live:  func(c *contextSeries) bool { return len(c.Points) > 0 },
+		width: width,
+		steps: steps,
+		place: instantPlace(at.instants, width, newest),
 	}
 }
 
-// trailing returns the points of s in its trailing window of the given width at now.
-func trailing(s *metric.Series, now, width int64) []metric.Point {
-	if len(s.Points) == 0 {
+// instantPlace is the place of a lane over the trailing windows at instants.
+func instantPlace(instants []int64, width int64, newest *int64) func(*metric.Distribution, func(int, *metric.Sketch)) {
+	return func(d *metric.Distribution, add func(int, *metric.Sketch)) {
+		end := 0
+		for i, t := range instants {
+			for end < len(d.Points) && d.Points[end].Time <= t {
+				end++
+			}
+			if end == 0 {
+				continue
+			}
+			last := d.Points[end-1].Time
+			after := trailingEnd(last, unknownInterval, t) - width
+			for j := end - 1; j >= 0 && d.Points[j].Time > after; j-- {
+				*newest = max(*newest, last)
+				add(i, &d.Points[j].Sketch)
+			}
+		}
+	}
+}
+
+// window is the seconds of the trailing window of o's query.
+func (o options) window() int64 {
+	if o.seconds > 0 {
+		return o.seconds
+	}
+	return instantWindow
+}
+
+// trailing returns those of points that are in the trailing window of the given
+// width at now. None is later than now.
+func trailing(points []metric.Point, every, now, width int64) []metric.Point {
+	if len(points) == 0 {
 		return nil
 	}
-	end := trailingEnd(s.Points[len(s.Points)-1].Time, submission(s), now)
-	i := len(s.Points)
-	for i > 0 && s.Points[i-1].Time > end-width {
+	end := trailingEnd(points[len(points)-1].Time, every, now)
+	i := len(points)
+	for i > 0 && points[i-1].Time > end-width {
 		i--
 	}
-	return s.Points[i:]
+	return points[i:]
 }
 
 // trailingEnd is where the trailing window of a context ends that is submitted

@@ -14,6 +14,10 @@ import (
 const (
 	MaxGroups     = 10_000    // results of one query
 	maxMembership = 1_000_000 // contexts, counted once for each group they are in
+	maxValues     = MaxGroups * MaxPoints
+	// MaxReach is the most buckets or instants that a query is evaluated at: a
+	// function that looks back may ask for more than the MaxPoints of a result.
+	MaxReach = 100_000
 )
 
 // absentKey is the value of a group key that a context lacks.
@@ -25,22 +29,26 @@ type contextSeries struct {
 	tags metric.Tags
 }
 
-// A lane is how one query's contexts become values on a grid: over a window
-// (rangeLane) or at an instant (instantLane).
+// A lane is how one query's contexts become values at times: the buckets of a
+// window (rangeLane) or instants (instantLane).
 type lane struct {
-	from, to int64 // of the points to read
-	grid     grid
-	// roll returns the grid's values of one context, valid until the next call.
-	// among is how many contexts of its group have data on the grid.
+	from, to int64           // of the points to read
+	n        int             // values of a context
+	time     func(int) int64 // of each
+	every    int64           // seconds that all times are multiples of
+	// roll returns the n values of one context, valid until the next call.
+	// among is how many contexts of its group have data of their own.
 	roll func(c *contextSeries, among int) []float64
-	// live reports whether c itself has data on the grid.
+	// live reports whether c itself has data there.
 	live func(c *contextSeries) bool
-	// ahead is how many buckets before the grid's are read as well, to fill from.
+	// ahead is how many buckets before the first are read as well, to fill from.
 	ahead int
-	width int64 // seconds that a value on the grid stands for
+	width int64 // seconds that a value stands for
 	// place calls add for those of d's sketches that have a bucket, counted from
 	// the first of those ahead.
 	place func(d *metric.Distribution, add func(bucket int, s *metric.Sketch))
+	// steps replaces the values of merged sketches by their steps.
+	steps func(values []float64)
 }
 
 // A group is the contexts of a query that agree in the values of its by keys.
@@ -49,23 +57,75 @@ type group struct {
 	members []*contextSeries
 }
 
-// leaf evaluates one query.
-func (ev *evaluator) leaf(ctx context.Context, q *Query) ([]series, error) {
-	o, err := q.options()
-	if err != nil {
-		return nil, err
+// leavesOf evaluates the queries of an expression over src.
+func leavesOf(src Source, newest *int64) func(context.Context, *Query, span) ([]series, error) {
+	return func(ctx context.Context, q *Query, at span) ([]series, error) {
+		o, err := q.options()
+		if err != nil {
+			return nil, err
+		}
+		if at.instants != nil {
+			o.fill = "null"
+			s, err := selected(ctx, src, q, o, instantLane(at, o, newest))
+			for i := range s {
+				s[i].counting, s[i].interpolated = false, false // no bucket is missing
+			}
+			return s, err
+		}
+		g := at.grid(intervalOf(at.window, o))
+		switch {
+		case g.n == 0:
+			return nil, nil
+		case g.n > MaxReach:
+			return nil, tooFar(q)
+		}
+		var parts [][]series
+		for _, r := range at.runs(g) {
+			part, err := selected(ctx, src, q, o, rangeLane(at, r, o))
+			if err != nil {
+				return nil, err
+			}
+			parts = append(parts, part)
+		}
+		return joined(parts), nil
 	}
-	l, ok := ev.lane(o)
-	if !ok {
-		return nil, nil
+}
+
+// tooFar refuses e, whose data would be more than MaxReach values.
+func tooFar(e Expr) error {
+	return &Error{Kind: Limit, Query: e.text(), Offset: e.Pos().Start,
+		Message: fmt.Sprintf("a function reads more than %d values of this query in a row; roll it up to longer buckets with .rollup(seconds)", MaxReach)}
+}
+
+// joined puts the series of the same group together that come in parts, ascending in time.
+func joined(parts [][]series) []series {
+	if len(parts) == 1 {
+		return parts[0]
 	}
-	if src, ok := ev.src.(DistributionSource); ok {
+	var all []series
+	for _, s := range slices.Concat(parts...) {
+		i, found := slices.BinarySearchFunc(all, s, func(a, b series) int { return slices.Compare(a.tags, b.tags) })
+		if !found {
+			all = slices.Insert(all, i, s)
+			continue
+		}
+		all[i].points = append(all[i].points, s.points...)
+		if all[i].unit != s.unit {
+			all[i].unit = ""
+		}
+	}
+	return all
+}
+
+// selected evaluates q in the lane l.
+func selected(ctx context.Context, src Source, q *Query, o options, l lane) ([]series, error) {
+	if src, ok := src.(DistributionSource); ok {
 		out, found, err := distributions(ctx, src, q, o, l)
 		if err != nil || found {
 			return out, err
 		}
 	}
-	found, err := ev.src.Select(ctx, Selector{Metric: q.Metric, Scope: q.Scope}, l.from, l.to)
+	found, err := src.Select(ctx, Selector{Metric: q.Metric, Scope: q.Scope}, l.from, l.to)
 	if err != nil {
 		return nil, fmt.Errorf("select %s{%s}: %w", q.Metric, q.Scope, err)
 	}
@@ -76,6 +136,9 @@ func (ev *evaluator) leaf(ctx context.Context, q *Query) ([]series, error) {
 	groups, err := groupContexts(q, contextsOf(found))
 	if err != nil {
 		return nil, err
+	}
+	if len(groups)*l.n > maxValues {
+		return nil, tooMany(q)
 	}
 	var out []series
 	for _, g := range groups {
@@ -128,8 +191,7 @@ func groupContexts(q *Query, contexts []*contextSeries) ([]*group, error) {
 			g.members = append(g.members, c)
 			memberships++
 			if len(byKey) > MaxGroups || memberships > maxMembership {
-				return nil, &Error{Kind: Limit, Query: q.src, Offset: q.span.Start,
-					Message: "query has more groups than one answer may hold; group by fewer keys or narrow the scope"}
+				return nil, tooMany(q)
 			}
 		}
 	}
@@ -139,6 +201,11 @@ func groupContexts(q *Query, contexts []*contextSeries) ([]*group, error) {
 	}
 	slices.SortFunc(groups, func(a, b *group) int { return slices.Compare(a.tags, b.tags) })
 	return groups, nil
+}
+
+func tooMany(q *Query) error {
+	return &Error{Kind: Limit, Query: q.src, Offset: q.span.Start,
+		Message: "query has more groups than one answer may hold; group by fewer keys or narrow the scope"}
 }
 
 // groupTags returns the tag sets of the groups that a context with the given
@@ -176,7 +243,7 @@ func (l lane) aggregate(ctx context.Context, q *Query, g *group) (series, error)
 	if live == 0 {
 		return series{}, nil
 	}
-	buckets := make([]accumulator, l.grid.n)
+	buckets := make([]accumulator, l.n)
 	for _, c := range g.members {
 		if err := ctx.Err(); err != nil {
 			return series{}, err
@@ -188,13 +255,13 @@ func (l lane) aggregate(ctx context.Context, q *Query, g *group) (series, error)
 	points := make([]Point, 0, len(buckets))
 	for i := range buckets {
 		if buckets[i].n > 0 {
-			points = append(points, Point{Time: l.grid.time(i), Value: finite(buckets[i].value(q.Aggregator.Name))})
+			points = append(points, Point{Time: l.time(i), Value: finite(buckets[i].value(q.Aggregator.Name))})
 		}
 	}
 	return series{
 		tags:     g.tags,
 		points:   points,
-		interval: l.grid.interval,
+		interval: l.every,
 		unit:     unitOf(q, g.members),
 		aggr:     q.Aggregator.Name,
 	}, nil

@@ -19,6 +19,7 @@ type options struct {
 	seconds  int64  // bucket width; 0 when not given
 	fill     string // "linear", "last", "zero", "null"; "" when not given
 	limit    int64  // of fill, seconds
+	weighted bool
 }
 
 // counting says how a count or rate is to be read.
@@ -43,6 +44,7 @@ func (q *Query) options() (options, error) {
 			o.counting = asRate
 			err = q.atMost(m, 0)
 		case "weighted":
+			o.weighted = true
 			err = q.atMost(m, 0)
 		case "rollup":
 			err = q.rollup(m, &o)

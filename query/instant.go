@@ -1,0 +1,150 @@
+package query
+
+import (
+	"context"
+	"fmt"
+)
+
+// Pointwise reports whether the value of e at an instant follows from those of
+// its queries at the same instant: whether no function in it looks elsewhere.
+func Pointwise(e Expr) bool {
+	switch e := e.(type) {
+	case *Unary:
+		return Pointwise(e.X)
+	case *Binary:
+		return Pointwise(e.Left) && Pointwise(e.Right)
+	case *Call:
+		f, ok := functionOf(e)
+		return ok && (f.each != nil || f.group != nil) && Pointwise(e.X)
+	default:
+		return true
+	}
+}
+
+// Lookback returns how many seconds before now Value reads at most for e: the
+// widest trailing window, the lateness that a context is granted, and what the
+// functions in e look back.
+func Lookback(e Expr) (seconds int64) {
+	switch e := e.(type) {
+	case *Query:
+		o, _ := e.options()
+		return o.window() + lateness
+	case *Unary:
+		return Lookback(e.X)
+	case *Binary:
+		return max(Lookback(e.Left), Lookback(e.Right))
+	case *Call:
+		f, _ := functionOf(e)
+		seconds = Lookback(e.X)
+		step := stepOf(e.X)
+		switch {
+		case f.back != nil:
+			seconds += f.back(e, step)
+		case f.points != nil:
+			seconds += int64(max(0, f.points(e, step)-1)) * step
+		}
+	}
+	return seconds
+}
+
+// CheckValue is Check for Value: it also refuses functions that draw on the
+// whole window of a graph, and such as would look back at more than MaxReach
+// instants.
+func CheckValue(e Expr) error {
+	if err := Check(e); err != nil {
+		return err
+	}
+	nothing := &evaluator{leaf: func(context.Context, *Query, span) ([]series, error) { return nil, nil }}
+	_, err := nothing.term(context.Background(), e, span{instants: []int64{0}})
+	return err
+}
+
+// stepOf is the seconds between two instants that e is evaluated at for a
+// function: the longest trailing window in e.
+func stepOf(e Expr) int64 {
+	step := int64(1)
+	for q := range Queries(e) {
+		o, _ := q.options()
+		step = max(step, o.window())
+	}
+	return step
+}
+
+// instants returns in.at with the n-1 instants before each, for in's argument.
+func (in input) instants(n int) (span, error) {
+	if n > MaxReach || len(in.at.instants)*n > maxValues {
+		return span{}, tooFar(in.X)
+	}
+	inner := in.at.back(n, in.step)
+	if len(inner.instants) > MaxReach {
+		return span{}, tooFar(in.X)
+	}
+	return inner, nil
+}
+
+// lookBack evaluates along at instants: for each, over the grid of instants that
+// ends there.
+func (ev *evaluator) lookBack(ctx context.Context, in input) (term, error) {
+	n := 0
+	if in.f.points != nil {
+		n = in.f.points(in.Call, in.step)
+	}
+	if n == 0 {
+		return term{}, refuse(in.Call, in.span, "function %q draws on the whole window of a graph and has no value at an instant", in.Func)
+	}
+	inner, err := in.instants(n)
+	if err != nil {
+		return term{}, err
+	}
+	t, err := ev.term(ctx, in.X, inner)
+	if err != nil {
+		return term{}, err
+	}
+	if err := ev.spend(in.Call, len(t.series)*len(in.at.instants)*n); err != nil {
+		return term{}, err
+	}
+	return t.each(func(s *series) {
+		all := *s
+		s.points = make([]Point, 0, len(in.at.instants))
+		for _, now := range in.at.instants {
+			one := all
+			one.points = all.atInstants(now, n, in.step)
+			in.f.along(&one, in)
+			if last := len(one.points) - 1; last >= 0 && one.points[last].Time == now {
+				s.points = append(s.points, one.points[last])
+			}
+		}
+		in.label(s)
+	}).withPoints(), nil
+}
+
+// atInstants returns the points of s at now and the n-1 instants before, step
+// seconds apart, in a slice of its own.
+func (s *series) atInstants(now int64, n int, step int64) []Point {
+	points := make([]Point, 0, min(n, len(s.points)))
+	next := now - int64(n-1)*step
+	for _, p := range s.points {
+		if p.Time > now {
+			break
+		}
+		if p.Time < next {
+			continue
+		}
+		if (now-p.Time)%step == 0 {
+			points = append(points, p)
+		}
+	}
+	return points
+}
+
+// maxWork bounds the values that the functions of one evaluation look at.
+const maxWork = 200_000_000
+
+// spend refuses c when it would look at more values than are left.
+func (ev *evaluator) spend(c *Call, values int) error {
+	if ev.spent += values; ev.spent > maxWork {
+		return &Error{Kind: Limit, Query: c.text(), Offset: c.span.Start,
+			Message: fmt.Sprintf("function %q looks at too many values; roll its query up to longer buckets, group by fewer keys or look back less far", c.Func)}
+	}
+	return nil
+}
