@@ -12,20 +12,23 @@ import (
 // stands for FastInterval, and else takes the metric's Kind.Interval.
 const FastInterval = 1
 
+// UnknownInterval is the interval, in seconds, of what came without one:
+// DogStatsD's flush.
+const UnknownInterval = 10
+
 // A Kind is what is kept for a metric's name: how its values relate to time.
 type Kind struct {
 	Type     Type
-	Interval int64 // seconds between submissions; 0 when nobody has said
+	Interval int64 // seconds between submissions, FastInterval apart; 0 when nobody has said
 }
 
 // After returns k as it is after a submission of the given kind. The last one
-// decides, but for what it does not say, and for FastInterval, which counts only
-// while nothing else is known.
+// decides, but for what it does not say, and for FastInterval.
 func (k Kind) After(last Kind) Kind {
 	if last.Type != Unspecified {
 		k.Type = last.Type
 	}
-	if last.Interval > 0 && (last.Interval != FastInterval || k.Interval == 0) {
+	if last.Interval > FastInterval {
 		k.Interval = last.Interval
 	}
 	return k

@@ -67,4 +67,7 @@ type Series struct {
 	Unit     string // Datadog unit name such as "byte"; usually empty
 	Source   string // Datadog's source_type_name; usually empty
 	Points   []Point
+	// Fast tells of each of Points whether it stands for FastInterval and not for
+	// Interval, where a store has points of both; nil means that none does.
+	Fast []bool
 }

@@ -56,6 +56,17 @@ type Distribution struct {
 	Points []SketchPoint
 }
 
+// Clone returns a copy of d that shares nothing with it but text.
+func (d *Distribution) Clone() Distribution {
+	c := *d
+	c.Tags = slices.Clone(d.Tags)
+	c.Points = slices.Clone(d.Points)
+	for i := range c.Points {
+		c.Points[i].Sketch.Bins = slices.Clone(c.Points[i].Sketch.Bins)
+	}
+	return c
+}
+
 // A SketchPoint is the values of the bucket that starts at Time.
 type SketchPoint struct {
 	Time   int64 // Unix seconds

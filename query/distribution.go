@@ -27,8 +27,7 @@ const maxMergedBins = 16_000_000
 // distributions evaluates q over the distributions of src. found is false when
 // there are none.
 func distributions(ctx context.Context, src DistributionSource, q *Query, o options, l lane) (out []series, found bool, err error) {
-	m := merger{q: q, lane: l, groups: make(map[string]*mergedGroup)}
-	_, m.bins = q.Aggregator.percentile()
+	m := newMerger(q, l)
 	for d, err := range src.Distributions(ctx, Selector{Metric: q.Metric, Scope: q.Scope}, l.from, l.to) {
 		if err == nil {
 			err = m.add(d)
@@ -55,6 +54,12 @@ type merger struct {
 	groups      map[string]*mergedGroup
 	memberships int
 	held        int // bins in all groups
+}
+
+func newMerger(q *Query, l lane) *merger {
+	m := &merger{q: q, lane: l, groups: make(map[string]*mergedGroup)}
+	_, m.bins = q.Aggregator.percentile()
+	return m
 }
 
 type mergedGroup struct {

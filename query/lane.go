@@ -79,8 +79,11 @@ const (
 	// lateIntervals is how many of its own intervals a context may be behind
 	// before it leaves a value.
 	lateIntervals = 3
-	// longestInterval bounds the interval that lateness is granted for.
-	longestInterval = 300
+	// shortestInterval and longestInterval bound the interval that lateness is
+	// granted for: a request that is tried again takes seconds, however often the
+	// agent sends.
+	shortestInterval = 5
+	longestInterval  = 300
 	// lateness is the most seconds that the newest point of a context may be old.
 	lateness = (lateIntervals + 1) * longestInterval
 )
@@ -175,10 +178,16 @@ func trailing(points []metric.Point, every, now, width int64) []metric.Point {
 // trailingEnd is where the trailing window of a context ends that is submitted
 // every so many seconds and has its newest point at newest.
 func trailingEnd(newest, every, now int64) int64 {
-	if now-newest <= (lateIntervals+1)*min(every, longestInterval) {
+	if now-newest <= lateFor(every) {
 		return newest
 	}
 	return now
+}
+
+// lateFor is how old, in seconds, the newest point of a context may be that is
+// submitted every so many seconds before the context counts as late.
+func lateFor(every int64) int64 {
+	return (lateIntervals + 1) * min(max(every, shortestInterval), longestInterval)
 }
 
 // finite returns v, or null when v is not finite: JSON has no such number.

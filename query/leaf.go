@@ -129,14 +129,28 @@ func selected(ctx context.Context, src Source, q *Query, o options, l lane) ([]s
 	if err != nil {
 		return nil, fmt.Errorf("select %s{%s}: %w", q.Metric, q.Scope, err)
 	}
-	if _, ok := q.Aggregator.percentile(); ok && len(found) > 0 {
-		return nil, refuse(q, q.span, "aggregator %q needs a distribution, and metric %q is none: submit its values as a distribution (DogStatsD type d), or use avg, sum, min or max",
-			q.Aggregator.Name, q.Metric)
+	if err := needsPoints(q, len(found)); err != nil {
+		return nil, err
 	}
-	groups, err := groupContexts(q, contextsOf(found))
+	groups, err := groupContexts(q, contextsOf(found, l.from, l.to))
 	if err != nil {
 		return nil, err
 	}
+	return l.over(ctx, q, o, groups)
+}
+
+// needsPoints refuses an aggregator that only distributions have, for a metric
+// of which so many contexts with points were found.
+func needsPoints(q *Query, found int) error {
+	if _, ok := q.Aggregator.percentile(); !ok || found == 0 {
+		return nil
+	}
+	return refuse(q, q.span, "aggregator %q needs a distribution, and metric %q is none: submit its values as a distribution (DogStatsD type d), or use avg, sum, min or max",
+		q.Aggregator.Name, q.Metric)
+}
+
+// over evaluates q over groups of contexts with points.
+func (l lane) over(ctx context.Context, q *Query, o options, groups []*group) ([]series, error) {
 	if len(groups)*l.n > maxValues {
 		return nil, tooMany(q)
 	}
@@ -156,18 +170,50 @@ func selected(ctx context.Context, src Source, q *Query, o options, l lane) ([]s
 }
 
 // contextsOf sorts the source's answer, so that sums do not depend on its order.
-func contextsOf(found []metric.Series) []*contextSeries {
+func contextsOf(found []metric.Series, from, to int64) []*contextSeries {
 	all := make([]contextSeries, len(found))
 	sorted := make([]*contextSeries, len(found))
 	for i, s := range found {
+		restate(&s, from, to)
 		all[i] = contextSeries{Series: s, tags: TagsOf(s)}
 		sorted[i] = &all[i]
 	}
-	slices.SortFunc(sorted, func(a, b *contextSeries) int {
-		return cmp.Or(slices.Compare(a.tags, b.tags), cmp.Compare(a.Host, b.Host), cmp.Compare(a.Device, b.Device))
-	})
+	slices.SortFunc(sorted, compareContexts)
 	return sorted
 }
+
+// compareContexts is the order in which contexts are aggregated.
+func compareContexts(a, b *contextSeries) int {
+	return cmp.Or(slices.Compare(a.tags, b.tags), cmp.Compare(a.Host, b.Host), cmp.Compare(a.Device, b.Device))
+}
+
+// restate makes s, some points of which are fast, a series of the interval of the
+// newest, and keeps what is from from to to.
+func restate(s *metric.Series, from, to int64) {
+	if s.Fast == nil {
+		return
+	}
+	fast, usual := s.Fast, cmp.Or(s.Interval, metric.UnknownInterval)
+	s.Fast = nil
+	n := len(fast)
+	if n > 0 && fast[n-1] {
+		s.Interval = metric.FastInterval
+	}
+	if n == 0 || !slices.Contains(fast, !fast[n-1]) {
+		return
+	}
+	s.Points = metric.AtInterval(s.Type, s.Points, func(i int) int64 {
+		if fast[i] {
+			return metric.FastInterval
+		}
+		return usual
+	}, cmp.Or(s.Interval, metric.UnknownInterval))
+	first, _ := slices.BinarySearchFunc(s.Points, from, compareTime)
+	end, _ := slices.BinarySearchFunc(s.Points, to+1, compareTime)
+	s.Points = s.Points[first:end]
+}
+
+func compareTime(p metric.Point, t int64) int { return cmp.Compare(p.Time, t) }
 
 // groupContexts sorts contexts into the groups of q, sorted by their tags. A
 // context that bears several values of a key is in several groups.

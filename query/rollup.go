@@ -7,8 +7,8 @@ import (
 )
 
 // unknownInterval is the submission interval assumed for a rate that came
-// without one: DogStatsD's flush, without which a rate is no count at all.
-const unknownInterval = 10
+// without one, which otherwise would be no count at all.
+const unknownInterval = metric.UnknownInterval
 
 // null is the value of a bucket without one.
 var null = math.NaN()

@@ -24,11 +24,11 @@ func (s *Store) Append(ctx context.Context, series []metric.Series) error {
 	for i := range series {
 		items[i] = item{Series: &series[i]}
 	}
-	return s.append(ctx, items)
+	return s.append(ctx, items, arrivals{series: series})
 }
 
-// append is Append of series or distributions.
-func (s *Store) append(ctx context.Context, items []item) (err error) {
+// append is Append of series or distributions, of which items are made.
+func (s *Store) append(ctx context.Context, items []item, from arrivals) (err error) {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -43,7 +43,7 @@ func (s *Store) append(ctx context.Context, items []item) (err error) {
 		return err
 	}
 	b := &batch{
-		s: s, now: s.opts.Now().Unix(), app: s.db.AppenderV2(ctx), items: items,
+		s: s, now: s.opts.Now().Unix(), app: s.db.AppenderV2(ctx), items: items, from: from,
 		states: make([]*contextState, len(items)), refused: make(map[string]int),
 	}
 	unknown := b.lookUp()
@@ -120,6 +120,7 @@ type batch struct {
 	app storage.AppenderV2
 
 	items  []item
+	from   arrivals
 	states []*contextState // of each item; nil where no point is acceptable
 	keys   []contextKey    // of the unknown ones, in their order
 	fresh  map[contextKey]*contextState
@@ -127,6 +128,7 @@ type batch struct {
 
 	accepted int
 	refused  map[string]int
+	unstored map[*item]map[int]bool // indices of refused points; nil while there are none
 }
 
 // lookUp fills b.states and returns the indices of items with acceptable
@@ -215,6 +217,9 @@ func (b *batch) write() error {
 	for i := range b.items {
 		if reason := b.capped[i]; reason != "" {
 			b.refuse(&b.items[i], reason)
+			for j := range len(b.items[i].Points) + len(b.items[i].sketches) {
+				b.leaveOut(&b.items[i], j)
+			}
 			continue
 		}
 		if err = b.item(b.states[i], &b.items[i]); err != nil {
@@ -230,6 +235,7 @@ func (b *batch) write() error {
 		return fmt.Errorf("append %d series: %w: %w", len(b.items), ErrUnavailable, err)
 	}
 	b.s.metrics.observe(b)
+	b.tell()
 	return nil
 }
 
@@ -240,27 +246,28 @@ func (b *batch) item(st *contextState, it *item) error {
 		defer st.mu.Unlock()
 	}
 	newest := int64(math.MinInt64)
-	note := func(sec int64, reason string, err error) error {
+	note := func(i int, sec int64, reason string, err error) error {
 		switch {
 		case err != nil:
 			return err
 		case reason != "":
 			b.refused[reason]++
+			b.leaveOut(it, i)
 		default:
 			b.accepted++
 			newest = max(newest, sec)
 		}
 		return nil
 	}
-	for _, p := range it.Points {
+	for i, p := range it.Points {
 		reason, err := b.point(st, it, p)
-		if err := note(p.Time, reason, err); err != nil {
+		if err := note(i, p.Time, reason, err); err != nil {
 			return err
 		}
 	}
 	for i := range it.sketches {
 		reason, err := b.sketch(st, it, &it.sketches[i])
-		if err := note(it.sketches[i].Time, reason, err); err != nil {
+		if err := note(i, it.sketches[i].Time, reason, err); err != nil {
 			return err
 		}
 	}

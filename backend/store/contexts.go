@@ -36,7 +36,9 @@ type contextState struct {
 	ref      storage.SeriesRef
 	extremes [2]storage.SeriesRef // of a distribution's minima and maxima
 	lastMS   int64                // newest timestamp handed out
-	lateMS   int64                // timestamp that the last write of another second than the newest got
+	// late are the newest timestamps that writes of other seconds than the newest
+	// got, one a second, the latest write last; maxLate at most.
+	late []int64
 	// unsure is the last second that may hold points this process does not know
 	// of: the TSDB had the series when it was opened.
 	unsure int64
@@ -136,16 +138,35 @@ func (st *contextState) timestamp(sec, now int64, fast bool) int64 {
 	case sec == newest:
 		ms = next(st.lastMS)
 	case sec < newest, sec <= st.unsure:
-		ms += rewriteOffset(sec, now)
-		if sec == st.lateMS/1000 && ms <= st.lateMS {
-			ms = next(st.lateMS)
-		}
-		st.lateMS = ms
+		ms = st.lateTimestamp(sec, ms+rewriteOffset(sec, now))
 	}
 	if fast {
 		ms++
 	}
 	st.lastMS = max(st.lastMS, ms)
+	return ms
+}
+
+// maxLate bounds the seconds whose late writes a context remembers. One that is
+// written again after as many others, within ten seconds, keeps its first value.
+const maxLate = 16
+
+// lateTimestamp returns ms, or a later millisecond if one of sec has been given
+// since that is not earlier, and notes it.
+func (st *contextState) lateTimestamp(sec, ms int64) int64 {
+	for i, given := range st.late {
+		if given/1000 == sec {
+			if ms <= given {
+				ms = next(given)
+			}
+			st.late = append(st.late[:i], st.late[i+1:]...)
+			break
+		}
+	}
+	if len(st.late) == maxLate {
+		st.late = st.late[:copy(st.late, st.late[1:])]
+	}
+	st.late = append(st.late, ms)
 	return ms
 }
 

@@ -47,7 +47,7 @@ func (s *Store) AppendDistributions(ctx context.Context, ds []metric.Distributio
 		contexts[i] = metric.Series{Name: d.Name, Host: d.Host, Tags: d.Tags}
 		items[i] = item{Series: &contexts[i], isDistribution: true, sketches: d.Points}
 	}
-	return s.append(ctx, items)
+	return s.append(ctx, items, arrivals{distributions: ds})
 }
 
 // refusalOf is the reason not to take p, or "".

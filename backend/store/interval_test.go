@@ -28,7 +28,7 @@ func TestIntervalIsAPropertyOfThePoint(t *testing.T) {
 	for _, sec := range []int64{33, 33, 39, 39, 39} { // written again, each in its way
 		write(t, s, hits("a", 1, sec, 1))
 	}
-	check := func(when string, s *Store, interval int64, texts ...string) {
+	check := func(when string, s *Store, newestIsFast bool, texts ...string) {
 		t.Helper()
 		for _, text := range texts {
 			e, err := query.Parse(text)
@@ -46,24 +46,24 @@ func TestIntervalIsAPropertyOfThePoint(t *testing.T) {
 			}
 		}
 		found, err := s.Select(t.Context(), parseSelector(t, "hits", "host:a"), t0, t0+60)
-		if err != nil || len(found) != 1 || found[0].Interval != interval {
-			t.Errorf("%s: interval %+v, %v, want %d", when, found, err, interval)
+		if err != nil || len(found) != 1 || found[0].Interval != 10 || found[0].Fast[len(found[0].Fast)-1] != newestIsFast {
+			t.Errorf("%s: %+v, %v, want every 10 s and at the end fast: %v", when, found, err, newestIsFast)
 		}
 	}
 	texts := []string{
 		"sum:hits{host:a}.as_count().rollup(10)", "sum:hits{host:b}.as_count().rollup(10)",
 		"sum:hits{*}.as_count().rollup(10) / 2", "avg:hits{*}.rollup(10) * 10", "sum:hits{host:a}.as_rate().rollup(20) * 10",
 	}
-	check("in the fast lane", s, 1, texts...)
+	check("in the fast lane", s, true, texts...)
 	write(t, s, hits("a", 10, 40, 2))
-	check("after it", s, 10, texts...)
+	check("after it", s, false, texts...)
 	if m, _, _ := s.Describe("hits"); m.Interval != 10 {
 		t.Errorf("the metric's interval is %d, want 10", m.Interval)
 	}
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	check("after a restart", open(t, o), 10, texts...)
+	check("after a restart", open(t, o), false, texts...)
 }
 
 func TestFastGaugesKeepTheirPoints(t *testing.T) {

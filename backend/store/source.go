@@ -104,8 +104,7 @@ func (r *reader) read(ctx context.Context, set storage.SeriesSet) error {
 	return nil
 }
 
-// readPoints fills m's points; the last sample of each second is its point. They
-// are of the interval of the newest of them.
+// readPoints fills m's points; the last sample of each second is its point.
 func (r *reader) readPoints(series storage.Series, m *metric.Series) error {
 	r.it, r.fast = series.Iterator(r.it), r.fast[:0]
 	fast := 0
@@ -127,30 +126,14 @@ func (r *reader) readPoints(series storage.Series, m *metric.Series) error {
 		}
 		m.Points, r.fast = append(m.Points, metric.Point{Time: sec, Value: v}), append(r.fast, isFast)
 	}
-	if fast > 0 {
-		r.atNewestInterval(m, fast)
+	switch {
+	case fast == 0:
+	case fast == len(m.Points):
+		m.Interval = metric.FastInterval
+	default:
+		m.Fast = slices.Clone(r.fast)
 	}
 	return r.it.Err()
-}
-
-// atNewestInterval makes m's points, of which so many are fast, ones of the same
-// interval.
-func (r *reader) atNewestInterval(m *metric.Series, fast int) {
-	usual := m.Interval
-	if r.fast[len(r.fast)-1] {
-		m.Interval = metric.FastInterval
-	}
-	if fast == len(m.Points) || usual <= metric.FastInterval {
-		return
-	}
-	m.Points = metric.AtInterval(m.Type, m.Points, func(i int) int64 {
-		if r.fast[i] {
-			return metric.FastInterval
-		}
-		return usual
-	}, m.Interval)
-	// A point may now say something of seconds beyond those that are asked for.
-	m.Points = slices.DeleteFunc(m.Points, func(p metric.Point) bool { return p.Time < r.from || p.Time > r.to })
 }
 
 // matchers returns TSDB matchers that every series in the selection passes. They

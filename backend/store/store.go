@@ -50,6 +50,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/prometheus/tsdb"
 	"github.com/prometheus/prometheus/util/compression"
+
+	"kelpie.dev/kelpie/metric"
 )
 
 // Errors that a caller branches on. All of them mean that nothing of the batch
@@ -91,6 +93,10 @@ type Options struct {
 	MinFree          int64         // bytes of disk kept free; 0 means 64 MiB, negative disables
 	WALSegmentSize   int           // bytes, a multiple of 32 KiB; 0 means the TSDB's default
 	OutOfOrderWindow time.Duration // 0 means 3 hours; never less than 2
+
+	// Accepted is told what each Append has stored, once it is durable. It keeps
+	// nothing of it and must be quick. Nil tells nobody.
+	Accepted func([]metric.Series, []metric.Distribution)
 
 	Now        func() time.Time      // nil means time.Now
 	Registerer prometheus.Registerer // nil registers nothing

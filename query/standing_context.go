@@ -1,0 +1,458 @@
+package query
+
+import (
+	"fmt"
+	"hash/maphash"
+	"math"
+	"slices"
+	"strings"
+
+	"kelpie.dev/kelpie/metric"
+)
+
+// standingMetric is what a Standing remembers of one metric: the leaves that read
+// it, and every series of it that came, so that the next batch finds its leaves
+// without matching again.
+type standingMetric struct {
+	name     string
+	kind     metric.Kind
+	unit     string
+	contexts map[uint64]*standingContext // by identity; those that share a hash are chained
+	size     int
+	swept    int64 // when sweep saw it last
+	err      error // there are too many series
+
+	leaves map[string]*standingLeaf   // by text
+	byTag  map[string][]*standingLeaf // by a tag that all they select bear; "" for those that name none
+	width  int64                      // the longest window of a leaf
+}
+
+// standingContext is one series, or one distribution, of a metric.
+type standingContext struct {
+	contextSeries // Points are those of the window, of the interval of the newest
+	leaves        []*standingLeaf
+	next          *standingContext // of the same hash
+
+	seen           int64 // when it came last
+	usual          int64 // interval of the points that are not fast
+	isDistribution bool
+	sketches       []metric.SketchPoint
+	points         []metric.Point // ascending in time, as they came
+	fast           []bool         // of points: whether each stands for metric.FastInterval
+	mixed          bool           // fast holds both
+}
+
+// add makes l one of m's leaves and joins it to the series that it selects.
+func (m *standingMetric) add(l *standingLeaf) {
+	m.leaves[l.text] = l
+	m.width = max(m.width, l.width())
+	// The rarest of the tags that a series must bear finds the fewest in vain.
+	fewest := math.MaxInt
+	for _, tag := range requiredTags(l.query.Scope) {
+		if n := len(m.byTag[tag]); n < fewest {
+			l.tag, fewest = tag, n
+		}
+	}
+	m.byTag[l.tag] = append(m.byTag[l.tag], l)
+	for _, c := range m.contexts {
+		for ; c != nil; c = c.next {
+			if l.query.Scope.Match(c.tags) {
+				l.join(c)
+			}
+		}
+	}
+}
+
+func (m *standingMetric) remove(l *standingLeaf) {
+	delete(m.leaves, l.text)
+	isL := func(other *standingLeaf) bool { return other == l }
+	if m.byTag[l.tag] = slices.DeleteFunc(m.byTag[l.tag], isL); len(m.byTag[l.tag]) == 0 {
+		delete(m.byTag, l.tag)
+	}
+	for _, c := range l.members {
+		c.leaves = slices.DeleteFunc(c.leaves, isL)
+	}
+	m.width = 0
+	for _, other := range m.leaves {
+		m.width = max(m.width, other.width())
+	}
+}
+
+// requiredTags returns the tags, without wildcards, that every series in scope
+// bears.
+func requiredTags(scope Scope) []string {
+	switch s := scope.(type) {
+	case *Tag:
+		if s.Exact() {
+			return []string{s.Key + ":" + s.Value}
+		}
+	case *In:
+		if len(s.Values) == 1 && !strings.Contains(s.Values[0], "*") {
+			return []string{s.Key + ":" + s.Values[0]}
+		}
+	case *And:
+		var all []string
+		for _, t := range s.Terms {
+			all = append(all, requiredTags(t)...)
+		}
+		return all
+	}
+	return nil
+}
+
+var identitySeed = maphash.MakeSeed()
+
+// identity hashes what makes a context of a metric.
+func identity(host, device string, tags metric.Tags, isDistribution bool) uint64 {
+	var h maphash.Hash
+	h.SetSeed(identitySeed)
+	for _, text := range [...]string{host, device} {
+		_, _ = h.WriteString(text)
+		_ = h.WriteByte(0)
+	}
+	for _, tag := range tags {
+		_, _ = h.WriteString(tag)
+		_ = h.WriteByte(0)
+	}
+	if isDistribution {
+		_ = h.WriteByte(1)
+	}
+	return h.Sum64()
+}
+
+// context returns the series of s's identity, made and matched if it is new; nil
+// when there are too many.
+func (s *Standing) context(m *standingMetric, of *metric.Series, isDistribution bool) *standingContext {
+	key := identity(of.Host, of.Device, of.Tags, isDistribution)
+	for c := m.contexts[key]; c != nil; c = c.next {
+		if c.isDistribution == isDistribution && c.Host == of.Host && c.Device == of.Device && slices.Equal(c.Tags, of.Tags) {
+			return c
+		}
+	}
+	if s.contexts >= s.maxContexts {
+		s.overLimit(m)
+		return nil
+	}
+	c := &standingContext{next: m.contexts[key], isDistribution: isDistribution}
+	// The strings belong to a payload, most of which is forgotten at once.
+	c.Name, c.Host, c.Device = m.name, strings.Clone(of.Host), strings.Clone(of.Device)
+	c.Tags = make(metric.Tags, len(of.Tags))
+	for i, tag := range of.Tags {
+		c.Tags[i] = strings.Clone(tag)
+	}
+	c.tags = TagsOf(c.Series)
+	c.Type, c.usual, c.Unit = m.kind.Type, m.kind.Interval, m.unit
+	m.contexts[key] = c
+	m.size++
+	s.contexts++
+	m.match(c)
+	return c
+}
+
+// match joins c to every leaf that selects it.
+func (m *standingMetric) match(c *standingContext) {
+	try := func(leaves []*standingLeaf) {
+		for _, l := range leaves {
+			if l.query.Scope.Match(c.tags) {
+				l.join(c)
+			}
+		}
+	}
+	try(m.byTag[""])
+	for _, tag := range c.tags {
+		try(m.byTag[tag])
+	}
+}
+
+// overLimit gives every query of m an error for a value.
+func (s *Standing) overLimit(m *standingMetric) {
+	if m.err != nil {
+		return
+	}
+	m.err = fmt.Errorf("the queries in use read more than %d series together, of which metric %q is one too many: drop tags with many values, or narrow the queries", s.maxContexts, m.name)
+	s.markAll(m)
+}
+
+// Observe takes series that arrived and were stored, in order of their storing.
+// It keeps nothing of them.
+func (s *Standing) Observe(series []metric.Series, now int64) {
+	for i := range series {
+		if m := s.metrics[series[i].Name]; m != nil {
+			s.observe(m, &series[i], now)
+		}
+	}
+}
+
+func (s *Standing) observe(m *standingMetric, of *metric.Series, now int64) {
+	if len(of.Points) == 0 {
+		return
+	}
+	s.know(m, metric.Kind{Type: of.Type, Interval: of.Interval}, of.Unit)
+	c := s.context(m, of, false)
+	if c == nil {
+		return
+	}
+	if c.seen = now; len(c.leaves) == 0 {
+		return
+	}
+	for _, p := range of.Points {
+		if p.Time <= now+maxAhead && !math.IsNaN(p.Value) && !math.IsInf(p.Value, 0) {
+			c.put(p, of.Interval == metric.FastInterval, true)
+		}
+	}
+	c.prune(now, m.width)
+	for _, l := range c.leaves {
+		if !l.dirty {
+			s.mark(l)
+		}
+	}
+}
+
+// ObserveDistributions is Observe for distributions.
+func (s *Standing) ObserveDistributions(distributions []metric.Distribution, now int64) {
+	for i := range distributions {
+		d := &distributions[i]
+		m := s.metrics[d.Name]
+		if m == nil || len(d.Points) == 0 {
+			continue
+		}
+		c := s.context(m, &metric.Series{Host: d.Host, Tags: d.Tags}, true)
+		if c == nil {
+			continue
+		}
+		if c.seen = now; len(c.leaves) == 0 {
+			continue
+		}
+		for _, p := range d.Points {
+			if p.Time <= now+maxAhead {
+				c.putSketch(p, true)
+			}
+		}
+		c.prune(now, m.width)
+		for _, l := range c.leaves {
+			s.mark(l)
+		}
+	}
+}
+
+// know notes what a submission says of the metric itself.
+func (s *Standing) know(m *standingMetric, k metric.Kind, unit string) {
+	kind := m.kind.After(k)
+	if unit == "" {
+		unit = m.unit
+	}
+	if kind == m.kind && unit == m.unit {
+		return
+	}
+	m.kind, m.unit = kind, strings.Clone(unit)
+	for _, c := range m.contexts {
+		for ; c != nil; c = c.next {
+			c.Type, c.usual, c.Unit = kind.Type, kind.Interval, m.unit
+		}
+	}
+	s.markAll(m)
+}
+
+// put adds a point, or replaces that of its second if replace is true.
+func (c *standingContext) put(p metric.Point, fast, replace bool) {
+	n := len(c.points)
+	i := n
+	if n > 0 && p.Time <= c.points[n-1].Time {
+		var found bool
+		i, found = slices.BinarySearchFunc(c.points, p.Time, compareTime)
+		if found {
+			if replace {
+				c.points[i] = p
+				c.setFast(i, fast)
+			}
+			return
+		}
+	}
+	c.points = slices.Insert(c.points, i, p)
+	c.fast = slices.Insert(c.fast, i, fast)
+	c.mixed = c.mixed || c.fast[0] != fast || c.fast[len(c.fast)-1] != fast
+}
+
+func (c *standingContext) setFast(i int, fast bool) {
+	c.fast[i] = fast
+	c.mixed = slices.Contains(c.fast, true) && slices.Contains(c.fast, false)
+}
+
+func (c *standingContext) putSketch(p metric.SketchPoint, replace bool) {
+	i, found := slices.BinarySearchFunc(c.sketches, p.Time, func(p metric.SketchPoint, t int64) int { return int(p.Time - t) })
+	switch {
+	case !found:
+		p.Sketch.Bins = slices.Clone(p.Sketch.Bins)
+		c.sketches = slices.Insert(c.sketches, i, p)
+	case replace:
+		p.Sketch.Bins = slices.Clone(p.Sketch.Bins)
+		c.sketches[i] = p
+	}
+}
+
+// prune forgets the points that no window of the given width can reach any more,
+// except the newest: it tells that the series was there.
+func (c *standingContext) prune(now, width int64) {
+	if c.isDistribution {
+		newest := len(c.sketches) - 1
+		for newest > 0 && c.sketches[newest].Time > now {
+			newest--
+		}
+		n := 0
+		for n < newest && c.sketches[n].Time <= min(c.sketches[newest].Time, now)-width {
+			n++
+		}
+		c.sketches = slices.Delete(c.sketches, 0, n)
+		return
+	}
+	newest := len(c.points) - 1
+	for newest > 0 && c.points[newest].Time > now {
+		newest--
+	}
+	if newest < 0 {
+		return
+	}
+	// A point that is not fast reaches into the window once the newest is.
+	reach := width + max(c.usual, metric.UnknownInterval)
+	n := 0
+	for n < newest && c.points[n].Time <= min(c.points[newest].Time, now)-reach {
+		n++
+	}
+	// Not at each point, or every one would be moved again and again.
+	if n*2 < len(c.points) && n < 8 {
+		return
+	}
+	c.points = slices.Delete(c.points, 0, n)
+	c.fast = slices.Delete(c.fast, 0, n)
+	c.mixed = c.mixed && slices.Contains(c.fast, true) && slices.Contains(c.fast, false)
+}
+
+// show makes Points those from from to now, of the interval of the newest. It
+// reports whether there are any.
+func (c *standingContext) show(now, from int64) bool {
+	end := len(c.points)
+	for end > 0 && c.points[end-1].Time > now {
+		end--
+	}
+	first := 0
+	for first < end && c.points[first].Time < from {
+		first++
+	}
+	c.Points, c.Interval, c.Fast = c.points[first:end], c.usual, c.fast[first:end]
+	if first < end && !c.mixed && c.fast[first] {
+		c.Interval, c.Fast = metric.FastInterval, nil
+	} else if !c.mixed {
+		c.Fast = nil
+	}
+	restate(&c.Series, from, now)
+	return len(c.Points) > 0
+}
+
+func (c *standingContext) sketchesIn(from, to int64) []metric.SketchPoint {
+	first, end := 0, len(c.sketches)
+	for end > 0 && c.sketches[end-1].Time > to {
+		end--
+	}
+	for first < end && c.sketches[first].Time < from {
+		first++
+	}
+	return c.sketches[first:end]
+}
+
+// appears is when the first point of c that is later than now does, or never.
+func (c *standingContext) appears(now int64) int64 {
+	at := int64(never)
+	for i := len(c.points) - 1; i >= 0 && c.points[i].Time > now; i-- {
+		at = c.points[i].Time
+	}
+	for i := len(c.sketches) - 1; i >= 0 && c.sketches[i].Time > now; i-- {
+		at = c.sketches[i].Time
+	}
+	return at
+}
+
+// until is when the trailing window of c, whose Points are shown at now, changes
+// by itself: when the newest point has become too old to end it, when the oldest
+// leaves it after that, and when nothing tells any more that c was there.
+func (c *standingContext) until(now, width int64) int64 {
+	at := c.appears(now)
+	var newest, oldest int64
+	every := int64(unknownInterval)
+	switch {
+	case c.isDistribution:
+		shown := c.sketchesIn(now-width-lateness+1, now)
+		if len(shown) == 0 {
+			return at
+		}
+		newest = shown[len(shown)-1].Time
+		oldest = newest
+		for i := len(shown) - 1; i >= 0 && shown[i].Time > now-width; i-- {
+			oldest = shown[i].Time
+		}
+	default:
+		newest = c.Points[len(c.Points)-1].Time
+		oldest = newest
+		for i := len(c.Points) - 1; i >= 0 && c.Points[i].Time > now-width; i-- {
+			oldest = c.Points[i].Time
+		}
+		every = submission(&c.Series)
+	}
+	switch {
+	case c.mixed: // what a point of ten seconds says of those to come appears with them
+		return min(at, now+1)
+	case trailingEnd(newest, every, now) == newest:
+		return min(at, newest+lateFor(every)+1)
+	case oldest > now-width:
+		return min(at, oldest+width)
+	default:
+		return min(at, newest+width+lateness)
+	}
+}
+
+// sweepEvery is the seconds between two looks for series that are gone.
+const sweepEvery = 300
+
+// sweep forgets the series of one metric that have not come for longer than any
+// of its queries can tell.
+func (s *Standing) sweep(now int64) {
+	for _, m := range s.metrics {
+		if now-m.swept < sweepEvery {
+			continue
+		}
+		m.swept = now
+		before := m.size
+		gone := func(c *standingContext) bool { return c.seen < now-m.width-lateness-maxAhead }
+		for key, c := range m.contexts {
+			if c = m.without(c, gone); c == nil {
+				delete(m.contexts, key)
+			} else {
+				m.contexts[key] = c
+			}
+		}
+		if m.size < before {
+			s.contexts -= before - m.size
+			for _, l := range m.leaves {
+				l.members = slices.DeleteFunc(l.members, gone)
+				l.shown = nil
+			}
+			if m.err != nil { // there may be room again
+				m.err = nil
+				s.markAll(m)
+			}
+		}
+		return
+	}
+}
+
+// without returns the chain of c without those that are gone.
+func (m *standingMetric) without(c *standingContext, gone func(*standingContext) bool) *standingContext {
+	if c == nil {
+		return nil
+	}
+	c.next = m.without(c.next, gone)
+	if !gone(c) {
+		return c
+	}
+	m.size--
+	return c.next
+}
