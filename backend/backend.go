@@ -23,7 +23,9 @@ import (
 	"kelpie.dev/kelpie/backend/intake"
 	"kelpie.dev/kelpie/backend/queryapi"
 	"kelpie.dev/kelpie/backend/store"
+	"kelpie.dev/kelpie/backend/stream"
 	"kelpie.dev/kelpie/health"
+	"kelpie.dev/kelpie/metric"
 )
 
 // Deps are what the backend is given by the program around it.
@@ -75,7 +77,8 @@ type backend struct {
 	reg    *prometheus.Registry
 	status *status
 
-	store   atomic.Pointer[store.Store] // nil until it is open
+	store   atomic.Pointer[store.Store]   // nil until it is open
+	stream  atomic.Pointer[stream.Stream] // likewise
 	leaving atomic.Bool
 }
 
@@ -88,23 +91,31 @@ func (b *backend) run(ctx context.Context) (err error) {
 		Dir: b.cfg.DataDir, Retention: b.cfg.Retention, RetentionBytes: b.cfg.RetentionBytes,
 		MaxMetricSeries: b.cfg.MaxSeriesPerMetric, MaxSeries: b.cfg.MaxSeries, MaxMetricNames: b.cfg.MaxMetricNames,
 		MaxSelectSeries: b.cfg.QueryMaxSeries, MaxSelectPoints: b.cfg.QueryMaxPoints,
-		MinFree: b.cfg.MinFree, Registerer: b.reg, Log: b.log,
+		MinFree: b.cfg.MinFree, Accepted: b.accepted, Registerer: b.reg, Log: b.log,
 	})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, st.Close()) }()
-	handler, err := b.handler(st)
+	values, err := stream.New(stream.Options{
+		Source: st, Auth: b.keys, MaxContexts: b.cfg.MaxSeries, MaxMetrics: b.cfg.FastLane, Registerer: b.reg, Log: b.log,
+	})
+	if err != nil {
+		return err
+	}
+	handler, err := b.handler(st, values)
 	if err != nil {
 		return err
 	}
 	b.store.Store(st)
+	b.stream.Store(values)
 
 	// The store's housekeeping and the meter outlive the listener.
 	g, gctx := errgroup.WithContext(ctx)
 	keepCtx, stopKeeping := context.WithCancel(context.WithoutCancel(ctx))
 	g.Go(func() error { return st.Run(keepCtx) })
 	g.Go(func() error { return b.status.meter(keepCtx) })
+	g.Go(func() error { return values.Run(gctx) })
 	g.Go(func() error {
 		defer stopKeeping()
 		return b.serve(gctx, handler)
@@ -112,10 +123,17 @@ func (b *backend) run(ctx context.Context) (err error) {
 	return g.Wait()
 }
 
+// accepted passes on what the store has taken.
+func (b *backend) accepted(series []metric.Series, distributions []metric.Distribution) {
+	if s := b.stream.Load(); s != nil {
+		s.Accepted(series, distributions)
+	}
+}
+
 // handler builds the HTTP side.
-func (b *backend) handler(st *store.Store) (http.Handler, error) {
+func (b *backend) handler(st *store.Store, values *stream.Stream) (http.Handler, error) {
 	in, err := intake.New(intake.Options{
-		Store: st, Auth: b.keys, BodyBytes: b.cfg.IntakeBodyBytes, DecodeBytes: b.cfg.IntakeDecodeBytes,
+		Store: st, Auth: b.keys, FastLane: values, BodyBytes: b.cfg.IntakeBodyBytes, DecodeBytes: b.cfg.IntakeDecodeBytes,
 		Registerer: b.reg, Log: b.log,
 	})
 	if err != nil {
@@ -131,8 +149,9 @@ func (b *backend) handler(st *store.Store) (http.Handler, error) {
 	mux := http.NewServeMux()
 	in.Register(mux)
 	api.Register(mux)
+	values.Register(mux)
 	mux.HandleFunc("/", notFound)
-	b.status.observe(st, api)
+	b.status.observe(st, api, values)
 	return instrument(mux, b.reg), nil
 }
 

@@ -30,6 +30,7 @@ type Config struct {
 	QueryMaxPoints     int           // KELPIE_QUERY_MAX_POINTS: points that one part of a query may read; 20 000 000
 	QueryTimeout       time.Duration // KELPIE_QUERY_TIMEOUT: of one request; 30 s
 	QueryConcurrency   int           // KELPIE_QUERY_CONCURRENCY: requests evaluated at once; 0 means twice the processors
+	FastLane           int           // KELPIE_FAST_LANE_METRICS: metrics that agents send every second, as autoscalers read them; 500, -1 for none
 	SlowQuery          time.Duration // KELPIE_SLOW_QUERY: requests that take longer are logged; 1 s
 	IntakeBodyBytes    int64         // KELPIE_INTAKE_BODY_BYTES: bodies being received, all together; 64 MiB
 	IntakeDecodeBytes  int64         // KELPIE_INTAKE_DECODE_BYTES: bodies being decoded, all together; 128 MiB
@@ -65,6 +66,7 @@ func FromEnv(lookup func(string) (string, bool)) (Config, error) {
 		QueryMaxPoints:     r.Int(20_000_000, "KELPIE_QUERY_MAX_POINTS"),
 		QueryTimeout:       r.Seconds(30*time.Second, "KELPIE_QUERY_TIMEOUT"),
 		QueryConcurrency:   r.Int(0, "KELPIE_QUERY_CONCURRENCY"),
+		FastLane:           r.Int(500, "KELPIE_FAST_LANE_METRICS"),
 		SlowQuery:          r.Seconds(time.Second, "KELPIE_SLOW_QUERY"),
 		IntakeBodyBytes:    int64(r.Int(64<<20, "KELPIE_INTAKE_BODY_BYTES")),
 		IntakeDecodeBytes:  int64(r.Int(128<<20, "KELPIE_INTAKE_DECODE_BYTES")),

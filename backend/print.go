@@ -26,6 +26,10 @@ func (s *Status) Print(w io.Writer) error {
 		}
 		fmt.Fprintf(&b, "  disk              %s, %s of it write-ahead log; %s free\n", size(st.DiskBytes), size(st.WALBytes), size(st.FreeBytes))
 	}
+	if v := s.Stream; v != nil && v.Queries > 0 {
+		fmt.Fprintf(&b, "\nStanding queries\n  queries           %d, reading %d series\n  subscribers       %d\n  fast lane         %d metrics come every second\n",
+			v.Queries, v.Contexts, v.Subscribers, v.FastMetrics)
+	}
 	if len(s.SlowestQueries) > 0 {
 		b.WriteString("\nSlowest queries of the last hour\n")
 		for _, q := range s.SlowestQueries {

@@ -25,8 +25,13 @@ func (b *backend) serve(ctx context.Context, handler http.Handler) error {
 			return fmt.Errorf("listen on %s: %w (set KELPIE_LISTEN to a free address)", b.cfg.Listen, err)
 		}
 	}
+	// The value stream talks both ways at once, for which HTTP/1 has no words.
+	var protocols http.Protocols
+	protocols.SetHTTP1(true)
+	protocols.SetUnencryptedHTTP2(true)
 	srv := &http.Server{
 		Handler:           handler,
+		Protocols:         &protocols,
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       30 * time.Second, // a whole body, however slowly it comes
 		WriteTimeout:      2 * time.Minute,

@@ -9,6 +9,7 @@ import (
 
 	"kelpie.dev/kelpie/backend/queryapi"
 	"kelpie.dev/kelpie/backend/store"
+	"kelpie.dev/kelpie/backend/stream"
 )
 
 // Status is what `kelpie-backend status` shows.
@@ -18,6 +19,7 @@ type Status struct {
 	AcceptedPerSec   float64              `json:"points_accepted_per_second"` // over the last minute
 	RefusedPerSecond map[string]float64   `json:"points_refused_per_second,omitempty"`
 	Store            *store.Stats         `json:"store,omitempty"` // nil until it is open
+	Stream           *stream.Stats        `json:"stream,omitempty"`
 	SlowestQueries   []queryapi.SlowQuery `json:"slowest_queries,omitempty"`
 	Errors           []LogLine            `json:"last_errors,omitempty"`
 }
@@ -31,6 +33,7 @@ type status struct {
 	mu      sync.Mutex // guards what follows
 	store   *store.Store
 	api     *queryapi.API
+	stream  *stream.Stream
 	samples []counted // of the last minute, oldest first
 }
 
@@ -46,10 +49,10 @@ func newStatus(version string, errs *recent) *status {
 }
 
 // observe adds the parts once they are there.
-func (s *status) observe(st *store.Store, api *queryapi.API) {
+func (s *status) observe(st *store.Store, api *queryapi.API, values *stream.Stream) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.store, s.api = st, api
+	s.store, s.api, s.stream = st, api, values
 	s.sample(time.Now())
 }
 
@@ -85,7 +88,8 @@ func (s *status) snapshot() any {
 		return out
 	}
 	stats := s.store.Stats()
-	out.Store, out.SlowestQueries = &stats, s.api.Slowest()
+	standing := s.stream.Stats()
+	out.Store, out.Stream, out.SlowestQueries = &stats, &standing, s.api.Slowest()
 	if len(s.samples) == 0 {
 		return out
 	}

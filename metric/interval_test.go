@@ -9,12 +9,12 @@ import (
 
 func TestKindAfter(t *testing.T) {
 	for name, tc := range map[string]struct{ known, last, want Kind }{
-		"first":                      {Kind{}, Kind{Rate, 10}, Kind{Rate, 10}},
-		"the last decides":           {Kind{Rate, 10}, Kind{Gauge, 60}, Kind{Gauge, 60}},
-		"silence changes nothing":    {Kind{Rate, 10}, Kind{}, Kind{Rate, 10}},
-		"a second alone":             {Kind{}, Kind{Rate, 1}, Kind{Rate, 0}},
-		"a second in the fast lane":  {Kind{Rate, 10}, Kind{Rate, 1}, Kind{Rate, 10}},
-		"nonsense":                   {Kind{Rate, 10}, Kind{Rate, -5}, Kind{Rate, 10}},
+		"first":                     {Kind{}, Kind{Rate, 10}, Kind{Rate, 10}},
+		"the last decides":          {Kind{Rate, 10}, Kind{Gauge, 60}, Kind{Gauge, 60}},
+		"silence changes nothing":   {Kind{Rate, 10}, Kind{}, Kind{Rate, 10}},
+		"a second alone":            {Kind{}, Kind{Rate, 1}, Kind{Rate, 0}},
+		"a second in the fast lane": {Kind{Rate, 10}, Kind{Rate, 1}, Kind{Rate, 10}},
+		"nonsense":                  {Kind{Rate, 10}, Kind{Rate, -5}, Kind{Rate, 10}},
 	} {
 		if got := tc.known.After(tc.last); got != tc.want {
 			t.Errorf("%s: got %+v, want %+v", name, got, tc.want)

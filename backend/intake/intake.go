@@ -37,10 +37,18 @@ type Authorizer interface {
 	Intake(r *http.Request) error
 }
 
+// FastLane knows which metrics agents are to send every second.
+type FastLane interface {
+	// FastMetrics returns the sorted list, not to be modified, and its name.
+	FastMetrics() (etag string, metrics []string)
+}
+
 // Options are an Intake's parts. Store and Auth are required.
 type Options struct {
 	Store Appender
 	Auth  Authorizer
+	// FastLane is told to agents that ask for it; nil has none.
+	FastLane FastLane
 	// BodyBytes bounds the bodies that are being received, all together, as
 	// they are on the wire; 0 means 64 MiB. Requests beyond wait a little.
 	BodyBytes int64
@@ -55,6 +63,7 @@ type Options struct {
 type Intake struct {
 	store    Appender
 	auth     Authorizer
+	lane     FastLane
 	log      *slog.Logger
 	metrics  *metrics
 	bodies   *semaphore.Weighted
@@ -84,7 +93,7 @@ func New(o Options) (*Intake, error) {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	return &Intake{
-		store: o.Store, auth: o.Auth, log: o.Log, metrics: newMetrics(o.Registerer),
+		store: o.Store, auth: o.Auth, lane: o.FastLane, log: o.Log, metrics: newMetrics(o.Registerer),
 		bodies: semaphore.NewWeighted(o.BodyBytes), decoding: semaphore.NewWeighted(o.DecodeBytes),
 		seldom: rate.Sometimes{First: 5, Interval: 10 * time.Second},
 	}, nil
@@ -133,7 +142,7 @@ func (in *Intake) seriesV2(w http.ResponseWriter, r *http.Request) {
 		decode = payload.DecodeV2
 	}
 	if in.take(w, r, v2Limits, in.series(decode)) {
-		answer.Raw(w, http.StatusAccepted, "application/json", []byte(`{"errors":[]}`))
+		answer.Raw(w, http.StatusAccepted, "application/json", in.withLane(w, r, `{"errors":[]`))
 	}
 }
 

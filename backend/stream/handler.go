@@ -1,6 +1,7 @@
 package stream
 
 import (
+	"context"
 	"errors"
 	"math"
 	"net/http"
@@ -48,8 +49,20 @@ func longLived(next http.Handler) http.Handler {
 			answer.Error(w, http.StatusInternalServerError, "the value stream needs a connection with deadlines: "+err.Error())
 			return
 		}
-		next.ServeHTTP(&patient{ResponseWriter: w, rc: rc}, r)
+		// The past as a deadline ends a read under way.
+		interrupt := func() { _ = rc.SetReadDeadline(time.Unix(1, 0)) }
+		next.ServeHTTP(&patient{ResponseWriter: w, rc: rc}, r.WithContext(context.WithValue(r.Context(), interruptKey{}, interrupt)))
 	})
+}
+
+// interruptKey is the context key of a function that ends the reading of the
+// request's body.
+type interruptKey struct{}
+
+func interrupt(ctx context.Context) {
+	if f, ok := ctx.Value(interruptKey{}).(func()); ok {
+		f()
+	}
 }
 
 // patient gives each write its own time.

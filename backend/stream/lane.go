@@ -8,20 +8,24 @@ import (
 	"strings"
 )
 
-// A FastLane is the metrics that agents are to send every second, as queries
-// that stand read them.
-type FastLane struct {
-	ETag    string   // names the list; another list has another
-	Metrics []string // sorted
+// fastLane is the metrics that agents are to send every second, as queries that
+// stand read them.
+type fastLane struct {
+	etag    string
+	metrics []string // sorted
 }
 
-func newFastLane(metrics []string) *FastLane {
+func newFastLane(metrics []string) *fastLane {
 	sum := sha256.Sum256([]byte(strings.Join(metrics, "\n")))
-	return &FastLane{ETag: hex.EncodeToString(sum[:8]), Metrics: metrics}
+	return &fastLane{etag: hex.EncodeToString(sum[:8]), metrics: metrics}
 }
 
-// FastLane returns the list as it is now. It is not to be modified.
-func (s *Stream) FastLane() *FastLane { return s.lane.Load() }
+// FastMetrics returns the list as it is now, sorted and not to be modified, and
+// its name: another list has another.
+func (s *Stream) FastMetrics() (etag string, metrics []string) {
+	l := s.lane.Load()
+	return l.etag, l.metrics
+}
 
 // updateLane makes the list anew if the metrics that are read are others. The
 // caller holds mu.

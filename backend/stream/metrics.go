@@ -3,17 +3,14 @@ package stream
 import "github.com/prometheus/client_golang/prometheus"
 
 type metrics struct {
-	subscribers prometheus.Gauge
-	forbidden   prometheus.Counter
-	pushed      prometheus.Counter
-	step        prometheus.Histogram
-	latency     prometheus.Histogram
+	forbidden prometheus.Counter
+	pushed    prometheus.Counter
+	step      prometheus.Histogram
+	latency   prometheus.Histogram
 }
 
 func newMetrics(reg prometheus.Registerer, s *Stream) *metrics {
 	m := &metrics{
-		subscribers: prometheus.NewGauge(prometheus.GaugeOpts{Name: "kelpie_stream_subscribers",
-			Help: "Connections to which values are pushed."}),
 		forbidden: prometheus.NewCounter(prometheus.CounterOpts{Name: "kelpie_stream_forbidden_total",
 			Help: "Requests for values that were refused for their keys."}),
 		pushed: prometheus.NewCounter(prometheus.CounterOpts{Name: "kelpie_stream_updates_total",
@@ -24,7 +21,9 @@ func newMetrics(reg prometheus.Registerer, s *Stream) *metrics {
 			Help: "From the arrival of a batch to the sending of what it changed.", Buckets: []float64{0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5}}),
 	}
 	if reg != nil {
-		reg.MustRegister(m.subscribers, m.forbidden, m.pushed, m.step, m.latency,
+		reg.MustRegister(m.forbidden, m.pushed, m.step, m.latency,
+			prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "kelpie_stream_subscribers", Help: "Connections to which values are pushed."},
+				func() float64 { return float64(s.Stats().Subscribers) }),
 			prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "kelpie_stream_queries", Help: "Standing queries."},
 				func() float64 { return float64(s.Stats().Queries) }),
 			prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "kelpie_stream_contexts", Help: "Series that standing queries read."},
@@ -37,6 +36,7 @@ func newMetrics(reg prometheus.Registerer, s *Stream) *metrics {
 type Stats struct {
 	Queries     int `json:"queries"`
 	Contexts    int `json:"contexts"`
+	Subscribers int `json:"subscribers"`
 	FastMetrics int `json:"fast_lane_metrics"`
 }
 
@@ -44,5 +44,5 @@ type Stats struct {
 func (s *Stream) Stats() Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return Stats{Queries: s.standing.Size(), Contexts: s.standing.Contexts(), FastMetrics: len(s.lane.Load().Metrics)}
+	return Stats{Queries: s.standing.Size(), Contexts: s.standing.Contexts(), Subscribers: s.subscribers, FastMetrics: len(s.lane.Load().metrics)}
 }

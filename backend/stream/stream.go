@@ -63,7 +63,7 @@ type Stream struct {
 	metrics *metrics
 	wake    chan struct{} // holds a token when there is something to evaluate
 	active  atomic.Bool   // there is a query
-	lane    atomic.Pointer[FastLane]
+	lane    atomic.Pointer[fastLane]
 	ended   chan struct{} // closed when Run ends
 
 	mu       sync.Mutex // guards what follows
@@ -73,6 +73,8 @@ type Stream struct {
 	arrived  time.Time                                       // of the oldest batch that is not evaluated yet
 	asking   bool                                            // the source is being asked
 	known    map[string]struct{}                             // metrics of the lane
+
+	subscribers int
 }
 
 // idleUse is a use of a query that ends at until.

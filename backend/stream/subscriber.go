@@ -61,29 +61,26 @@ func (sub *subscriber) put(id uint64, n note) {
 // Watch implements valuestream.ValueStreamHandler.
 func (s *Stream) Watch(ctx context.Context, conn *connect.BidiStream[vs.WatchRequest, vs.WatchResponse]) error {
 	sub := newSubscriber()
-	s.metrics.subscribers.Inc()
-	defer s.metrics.subscribers.Dec()
+	s.mu.Lock()
+	s.subscribers++
+	s.mu.Unlock()
 	defer s.leave(sub)
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	request := ctx
 	g, ctx := errgroup.WithContext(ctx)
 	// The client's half may end first: it then wants no other queries.
 	g.Go(func() error { return s.receive(ctx, sub, conn) })
 	g.Go(func() error {
-		defer cancel()
+		defer interrupt(request)
 		return s.push(ctx, sub, conn)
 	})
-	err := g.Wait()
-	if err != nil && ctx.Err() == nil {
-		s.opts.Log.Debug("value stream ended", "error", err)
-	}
-	return err
+	return g.Wait()
 }
 
 // leave ends every use of sub.
 func (s *Stream) leave(sub *subscriber) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.subscribers--
 	for id := range sub.queries {
 		s.release(sub, id)
 	}
@@ -94,12 +91,22 @@ func (s *Stream) receive(ctx context.Context, sub *subscriber, conn *connect.Bid
 	for {
 		req, err := conn.Receive()
 		switch {
-		case errors.Is(err, io.EOF), ctx.Err() != nil:
+		case errors.Is(err, io.EOF), ctx.Err() != nil, s.over():
 			return nil
 		case err != nil:
 			return err
 		}
 		s.want(ctx, sub, req)
+	}
+}
+
+// over reports whether Run has ended.
+func (s *Stream) over() bool {
+	select {
+	case <-s.ended:
+		return true
+	default:
+		return false
 	}
 }
 
