@@ -160,7 +160,8 @@ func (p *pipeline) add(s *aggregate.Sample, line []byte, at time.Time) *aggregat
 func (p *pipeline) resolve(claim *origin.Claim, line []byte, from sender, now time.Time, mayWait bool) (found origin.Resolution, outcome origin.Outcome, wait bool) {
 	found, outcome = p.resolver.Resolve(claim, now)
 	if outcome == origin.Waiting && mayWait {
-		if len(p.waiting) < maxWaiting {
+		if size := len(line) + waitingOverhead; p.waitBytes+size <= maxWaiting {
+			p.waitBytes += size
 			if !from.waited {
 				line, from.waited = bytes.Clone(line), true
 				p.counts.origins[outcome]++

@@ -14,10 +14,12 @@ import (
 	"kelpie.dev/kelpie/metric"
 )
 
-// Bounds of lines that wait until their origin is known.
+// Bounds of lines that wait until their origin is known. At the start of a busy
+// node all its pods' lines wait for the kubelet's first answer.
 const (
-	maxWaiting  = 2048
-	waitRecheck = 250 * time.Millisecond
+	maxWaiting      = 8 << 20 // bytes together, some 50 000 lines
+	waitingOverhead = 128     // bytes that a line takes besides its own
+	waitRecheck     = 250 * time.Millisecond
 )
 
 // rememberLines is how long a line is taken for what it was: a process id, and
@@ -46,6 +48,7 @@ type pipeline struct {
 	zeroPID    sync.Once
 
 	waiting    []waitingLine
+	waitBytes  int    // of waiting, as maxWaiting counts them
 	generation uint64 // of the resolver, when lines was emptied
 	lines      *lines
 	forgetAt   time.Time // when lines is emptied next
@@ -173,9 +176,12 @@ func (p *pipeline) recheck(now time.Time, all bool) {
 		return
 	}
 	lines := p.waiting
-	p.waiting = nil
+	p.waiting, p.waitBytes = lines[:0], 0 // what has to wait on is put back behind what is read
 	for _, w := range lines {
 		p.line(w.line, w.sender, now, !all && now.Sub(w.at) < origin.Patience)
+	}
+	if clear(lines[len(p.waiting):]); len(p.waiting) == 0 {
+		p.waiting = nil
 	}
 	p.counts.addTo(p.metrics)
 }

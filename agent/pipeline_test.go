@@ -1,14 +1,18 @@
 package agent
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"math"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
@@ -243,4 +247,76 @@ func TestFlushWaitsForOrigins(t *testing.T) {
 			t.Errorf("first points, in seconds after the bucket's start: %v, want late in it and next in the one after", starts)
 		}
 	})
+}
+
+// podSource is a kubelet that lists one pod from its second answer on.
+type podSource struct{ asked int }
+
+func (s *podSource) Pods(context.Context) ([]origin.Pod, error) {
+	if s.asked++; s.asked == 1 {
+		return nil, nil
+	}
+	return []origin.Pod{{Metadata: origin.Metadata{Name: "web-1", Namespace: "shop", UID: "new"}}}, nil
+}
+
+// TestBusyNewPod holds that a pod that sends much before the kubelet lists it
+// is tagged from its first line on.
+func TestBusyNewPod(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPipeline(t)
+		tagger := origin.NewTagger(origin.TaggerOptions{Source: &podSource{}})
+		p.resolver = origin.NewResolver(origin.ResolverOptions{Tagger: tagger, Cardinality: origin.Low})
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		var wg sync.WaitGroup
+		defer wg.Wait()
+		defer cancel()
+		wg.Go(func() { _ = tagger.Run(ctx) })
+		in, out := make(chan *dogstatsd.Batch), make(chan forward.Batch, 100)
+		done := make(chan error, 1)
+		go func() { done <- p.run(t.Context(), in, out) }()
+		datagram := strings.Repeat("orders:1|c|#dd.internal.entity_id:new\n", 50)
+		const datagrams = 400
+		for range datagrams {
+			in <- batchOf(datagram)
+		}
+		time.Sleep(3 * time.Second)
+		close(in)
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		got := map[string]float64{}
+		for b := range out {
+			for _, s := range b.Series {
+				for _, point := range s.Points {
+					if s.Name == "orders" {
+						got[s.Tags.String()] += 10 * point.Value
+					}
+				}
+			}
+		}
+		if diff := cmp.Diff(map[string]float64{"kube_namespace:shop": 50 * datagrams}, got); diff != "" {
+			t.Errorf("events by tags (-want +got):\n%s", diff)
+		}
+	})
+}
+
+// TestWaitingIsBounded holds that lines of origins that nobody knows cannot
+// fill the memory: what finds no room goes on untagged, and is counted.
+func TestWaitingIsBounded(t *testing.T) {
+	p, now := newPipeline(t), time.Unix(1, 0)
+	line := "a:1|c|#dd.internal.entity_id:new," + strings.Repeat("x", 8000)
+	const fit, lines = maxWaiting / (8000 + waitingOverhead + 34), 1200
+	for range lines {
+		p.batch(batchOf(line), now)
+	}
+	p.recheck(now, false) // changes nothing
+	unresolved := testutil.ToFloat64(p.metrics.origins[origin.Unresolved])
+	if len(p.waiting) > fit || len(p.waiting) < fit-2 || p.waitBytes > maxWaiting || unresolved != float64(lines-len(p.waiting)) {
+		t.Errorf("%d lines of %d bytes wait, %v went on; want %d and the rest", len(p.waiting), p.waitBytes, unresolved, fit)
+	}
+	p.recheck(now, true)
+	if len(p.waiting) != 0 || p.waitBytes != 0 {
+		t.Errorf("at the end: %d lines of %d bytes wait", len(p.waiting), p.waitBytes)
+	}
 }
