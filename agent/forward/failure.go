@@ -28,13 +28,17 @@ func (e *requestError) Error() string {
 // pointless.
 func (e *requestError) final() bool { return e.reason() != "" }
 
-func (e *requestError) refusesKey() bool { return e.reason() == "forbidden" }
+// refusesKey reports whether the answer is about the key. Of the two, Datadog
+// says 403; a 401 is rather a proxy's before the intake, so that data waits.
+func (e *requestError) refusesKey() bool {
+	return e.status == http.StatusForbidden || e.status == http.StatusUnauthorized
+}
 
 func (e *requestError) reason() string {
 	switch e.status {
 	case http.StatusBadRequest:
 		return "bad_request"
-	case http.StatusForbidden, http.StatusUnauthorized:
+	case http.StatusForbidden:
 		return "forbidden"
 	case http.StatusRequestEntityTooLarge:
 		return "too_large"
@@ -79,6 +83,8 @@ func (s *sender) mend(err error) string {
 		return "check that " + s.name + " is right (DD_DD_URL, DD_SITE) and reachable from this node; data waits in the queue meanwhile"
 	}
 	switch code := re.status; {
+	case code == http.StatusUnauthorized:
+		return "the intake, or a proxy before it, wants other credentials than the API key (" + s.key.fingerprint() + "); check DD_DD_URL and DD_API_KEY; data waits in the queue meanwhile"
 	case re.refusesKey() && s.key.file != "":
 		return "the intake does not accept the API key (" + s.key.fingerprint() + ") of " + s.key.file + "; put a valid one there: it is used at once; data waits for it for " + keyGrace.String() + " and is lost then"
 	case re.refusesKey():

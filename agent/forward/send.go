@@ -186,7 +186,7 @@ func (l *lane) failed(err error) {
 	k.Failing, l.status.LastErrorAt = true, &now
 	l.status.LastError = err.Error() + "; " + mend
 	var re *requestError
-	if errors.As(err, &re) && re.final() { // of the others none tells about the key
+	if errors.As(err, &re) && (re.final() || re.refusesKey()) { // of the others none tells about the key
 		l.heardOfKey(re, now, mend)
 	}
 	l.mu.Unlock()
