@@ -2,10 +2,9 @@ package agent
 
 import (
 	"cmp"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
+	"log/slog"
 	"math"
 	"net"
 	"os"
@@ -17,14 +16,9 @@ import (
 
 	"kelpie.dev/kelpie/agent/aggregate"
 	"kelpie.dev/kelpie/agent/forward"
-	"kelpie.dev/kelpie/datadog"
 	"kelpie.dev/kelpie/env"
 	"kelpie.dev/kelpie/metric"
 )
-
-// intakeRelease is the release of Datadog's agent whose payloads this agent
-// sends: the host name of a Datadog site's intake names one.
-const intakeRelease = "7.85.0"
 
 // Config is all that can be set about an agent. ConfigFromEnv reads it from the
 // variables that Datadog's agent has for it.
@@ -42,7 +36,7 @@ type Config struct {
 	QueueBytes int                // of payloads waiting in memory for one endpoint: DD_FORWARDER_RETRY_QUEUE_PAYLOADS_MAX_SIZE (15 MiB)
 	SpoolDir   string             // where payloads wait on disk, "" for none: DD_FORWARDER_STORAGE_PATH, else DD_RUN_PATH/transactions_to_retry
 	SpoolBytes int                // of payloads on disk for one endpoint, 0 for no spool: DD_FORWARDER_STORAGE_MAX_SIZE_IN_BYTES (256 MiB)
-	LogLevel   string             // DD_LOG_LEVEL: debug, info (default), warn, error
+	LogLevel   slog.Level         // DD_LOG_LEVEL: trace (as debug), debug, info (default), warn, error, critical (as error), off
 }
 
 // ConfigFromEnv reads the configuration. The error names every variable that
@@ -64,7 +58,6 @@ func ConfigFromEnv(lookup func(string) (string, bool)) (Config, error) {
 		SpoolDir:   r.String("", "DD_FORWARDER_STORAGE_PATH"),
 		SpoolBytes: r.Int(256<<20, "DD_FORWARDER_STORAGE_MAX_SIZE_IN_BYTES"),
 		Checks:     checksConfig(r),
-		LogLevel:   r.String("info", "DD_LOG_LEVEL"),
 	}
 	if run := r.String("", "DD_RUN_PATH"); c.SpoolDir == "" && run != "" {
 		c.SpoolDir = filepath.Join(run, "transactions_to_retry")
@@ -89,6 +82,9 @@ func ConfigFromEnv(lookup func(string) (string, bool)) (Config, error) {
 		errs = append(errs, err)
 	}
 	if c.Endpoints, err = endpoints(r); err != nil {
+		errs = append(errs, err)
+	}
+	if c.LogLevel, err = logLevel(r.String("info", "DD_LOG_LEVEL")); err != nil {
 		errs = append(errs, err)
 	}
 	return c, errors.Join(append(errs, c.validate(), r.Err())...)
@@ -174,32 +170,16 @@ func port(r *env.Reader, def int, name string) (int, error) {
 	return n, nil
 }
 
-// endpoints returns the main intake and the additional ones.
-func endpoints(r *env.Reader) ([]forward.Endpoint, error) {
-	key, file := r.String("", "DD_API_KEY"), r.String("", "KELPIE_API_KEY_FILE")
-	if key == "" && file == "" {
-		return nil, errors.New("environment variable DD_API_KEY is not set: the intake takes no series without an API key")
+// noLog is a level that nothing is logged at.
+const noLog = slog.LevelError + 100
+
+func logLevel(word string) (slog.Level, error) {
+	level, ok := map[string]slog.Level{
+		"trace": slog.LevelDebug, "debug": slog.LevelDebug, "info": slog.LevelInfo, "warn": slog.LevelWarn, "warning": slog.LevelWarn,
+		"error": slog.LevelError, "critical": slog.LevelError, "off": noLog,
+	}[strings.ToLower(word)]
+	if !ok {
+		return level, errors.New("environment variable DD_LOG_LEVEL: expected trace, debug, info, warn, error, critical or off")
 	}
-	site := r.String(datadog.DefaultSite, "DD_SITE")
-	url := r.String("", "DD_DD_URL", "DD_URL")
-	if url == "" {
-		url = datadog.IntakeURL(site, intakeRelease)
-	}
-	out := []forward.Endpoint{{URL: url, APIKey: key, APIKeyFile: file}}
-	text := r.String("", "DD_ADDITIONAL_ENDPOINTS")
-	if text == "" {
-		return out, nil
-	}
-	var more map[string][]string
-	if err := json.Unmarshal([]byte(text), &more); err != nil {
-		return nil, errors.New(`environment variable DD_ADDITIONAL_ENDPOINTS: expected JSON such as {"https://intake.example.com": ["key"]}`)
-	}
-	for _, u := range slices.Sorted(maps.Keys(more)) {
-		for _, k := range more[u] {
-			if e := (forward.Endpoint{URL: u, APIKey: strings.TrimSpace(k)}); !slices.Contains(out, e) {
-				out = append(out, e)
-			}
-		}
-	}
-	return out, nil
+	return level, nil
 }

@@ -57,7 +57,7 @@ func originConfig(r *env.Reader) (OriginConfig, error) {
 	if c.Cardinality, err = cardinality("DD_DOGSTATSD_TAG_CARDINALITY", given, "low"); err != nil {
 		errs = append(errs, err)
 	}
-	if given == "" {
+	if given == "" || err != nil { // one mistake is one error
 		given = "orchestrator"
 	}
 	if c.GaugeCardinality, err = cardinality("KELPIE_DOGSTATSD_GAUGE_CARDINALITY", r.String("", "KELPIE_DOGSTATSD_GAUGE_CARDINALITY"), given); err != nil {

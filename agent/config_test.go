@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"log/slog"
 	"os"
 	"reflect"
 	"slices"
@@ -38,7 +39,7 @@ func TestConfigDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := Config{
-		Hostname: hostname, HealthAddr: ":5555", Compress: "zstd", Timeout: 20 * time.Second, QueueBytes: 15 << 20, SpoolBytes: 256 << 20, LogLevel: "info",
+		Hostname: hostname, HealthAddr: ":5555", Compress: "zstd", Timeout: 20 * time.Second, QueueBytes: 15 << 20, SpoolBytes: 256 << 20,
 		DogStatsD: DogStatsDConfig{UDPAddr: "localhost:8125", Socket: "/var/run/datadog/dsd.socket", BufferSize: 8192, QueueSize: 1024, Tags: metric.Tags{}, Rewrite: dogstatsd.RewriteOptions{Exempt: namespaceExempt}},
 		Tags:      metric.Tags{},
 		Aggregate: aggregate.Options{CounterExpiry: 300, ContextExpiry: 20, MaxContexts: 500_000, MaxContextBytes: 256 << 20},
@@ -98,7 +99,8 @@ func TestConfigExpiry(t *testing.T) {
 
 func TestConfigErrorsNameTheirVariable(t *testing.T) {
 	for _, bad := range []string{
-		"DD_API_KEY=", "DD_DOGSTATSD_PORT=x", "DD_DOGSTATSD_TAG_CARDINALITY=huge", "DD_ADDITIONAL_ENDPOINTS=secret",
+		"DD_API_KEY=", "DD_API_KEY=sec ret", "DD_DD_URL=intake:8080", "DD_SITE=https://datadoghq.eu", `DD_ADDITIONAL_ENDPOINTS={"intake":["k"]}`,
+		`DD_ADDITIONAL_ENDPOINTS={"http://b":["file:"]}`, "DD_LOG_LEVEL=loud", "DD_DOGSTATSD_PORT=x", "DD_DOGSTATSD_TAG_CARDINALITY=huge", "DD_ADDITIONAL_ENDPOINTS=secret",
 		"DD_HISTOGRAM_PERCENTILES=x", "DD_HISTOGRAM_AGGREGATES=mean", "DD_SERIALIZER_COMPRESSOR_KIND=br", "DD_FORWARDER_RETRY_QUEUE_PAYLOADS_MAX_SIZE=-1",
 		"DD_FORWARDER_TIMEOUT=0", "DD_HEALTH_PORT=-1", "DD_HEALTH_PORT=65536", "DD_DOGSTATSD_PORT=-1", "DD_DOGSTATSD_BUFFER_SIZE=-1", "DD_DOGSTATSD_SO_RCVBUF=-1",
 		"DD_DOGSTATSD_QUEUE_SIZE=-1", "DD_DOGSTATSD_QUEUE_SIZE=1000000000000", "DD_DOGSTATSD_CONTEXT_LIMITER_LIMIT=-1",
@@ -106,8 +108,36 @@ func TestConfigErrorsNameTheirVariable(t *testing.T) {
 	} {
 		name, _, _ := strings.Cut(bad, "=")
 		_, err := fromEnv(bad, "DD_API_KEY=k")
-		if err == nil || !strings.Contains(err.Error(), name) || strings.Contains(err.Error(), "secret") {
+		if err == nil || !strings.Contains(err.Error(), name) || strings.Contains(err.Error(), "sec") && !strings.Contains(err.Error(), "second") {
 			t.Errorf("%s: error %v", bad, err)
 		}
+		if err != nil && strings.Contains(err.Error(), "\n") {
+			t.Errorf("%s: one mistake makes several errors:\n%v", bad, err)
+		}
+	}
+}
+
+// TestLogLevel holds that Datadog's words for a level are known.
+func TestLogLevel(t *testing.T) {
+	for word, want := range map[string]slog.Level{
+		"": slog.LevelInfo, "TRACE": slog.LevelDebug, "debug": slog.LevelDebug, "Info": slog.LevelInfo, "warn": slog.LevelWarn, "warning": slog.LevelWarn,
+		"error": slog.LevelError, "critical": slog.LevelError, "off": noLog,
+	} {
+		if c, err := fromEnv("DD_API_KEY=k", "DD_LOG_LEVEL="+word); err != nil || c.LogLevel != want {
+			t.Errorf("%q: %v, %v; want %v", word, c.LogLevel, err, want)
+		}
+	}
+}
+
+// TestAdditionalKeyFile holds that the key of an additional intake may stand in
+// a file, too, where it can be changed without a restart.
+func TestAdditionalKeyFile(t *testing.T) {
+	c, err := fromEnv("DD_API_KEY=k", `DD_ADDITIONAL_ENDPOINTS={"https://b":["file:/keys/b", "2"]}`)
+	want := []forward.Endpoint{{URL: "https://b", APIKeyFile: "/keys/b"}, {URL: "https://b", APIKey: "2"}}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, c.Endpoints[1:]); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
 	}
 }

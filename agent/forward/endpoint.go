@@ -22,7 +22,8 @@ type Endpoint struct {
 	APIKeyFile string
 }
 
-func (e Endpoint) validate() error {
+// Validate says what of e cannot be used, without showing a key.
+func (e Endpoint) Validate() error {
 	u, err := url.Parse(e.URL)
 	if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
 		return fmt.Errorf("intake URL %q: expected http://host or https://host", redactURL(e.URL))

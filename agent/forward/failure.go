@@ -88,7 +88,7 @@ func (s *sender) mend(err error) string {
 	case re.refusesKey() && s.key.file != "":
 		return "the intake does not accept the API key (" + s.key.fingerprint() + ") of " + s.key.file + "; put a valid one there: it is used at once; data waits for it for " + keyGrace.String() + " and is lost then"
 	case re.refusesKey():
-		return "the intake does not accept the API key (" + s.key.fingerprint() + "); put a valid one into DD_API_KEY (for a chart: the Secret's api-key) and restart the agent; points sent until then are lost"
+		return "the intake does not accept the API key (" + s.key.fingerprint() + "); put a valid one where it stands, DD_API_KEY (for a chart: the Secret's api-key) or DD_ADDITIONAL_ENDPOINTS, and restart the agent; points sent until then are lost"
 	case code == http.StatusBadRequest:
 		return "the intake cannot read this payload, which is dropped; check that DD_DD_URL is a Datadog-compatible intake"
 	case code == http.StatusRequestEntityTooLarge:

@@ -82,7 +82,7 @@ func New(o Options) (*Forwarder, error) {
 		return nil, errors.New("no intake to send series to")
 	}
 	for _, e := range o.Endpoints {
-		if err := e.validate(); err != nil {
+		if err := e.Validate(); err != nil {
 			return nil, err
 		}
 	}
