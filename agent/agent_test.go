@@ -460,6 +460,20 @@ func TestEventsAndServiceChecks(t *testing.T) {
 	if got := in.received("shop.secret"); len(got) != 0 {
 		t.Errorf("a blocked metric arrived: %v", got)
 	}
+	s := r.status(t)
+	want := Taken{Samples: map[string]uint64{"h": 2}, Events: 1, ServiceChecks: 1, Dropped: map[string]uint64{"blocklist": 1}}
+	if diff := cmp.Diff(want, s.Taken); diff != "" {
+		t.Errorf("taken, by the status (-want +got):\n%s", diff)
+	}
+	var text strings.Builder
+	if err := s.Print(&text); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"taken: 2 samples (h 2), 1 events, 1 service checks", "dropped: 1 lines (blocklist 1)"} {
+		if !strings.Contains(text.String(), want) {
+			t.Errorf("status does not say %q:\n%s", want, &text)
+		}
+	}
 }
 
 // TestStream holds that parsed samples can be watched live, those of one metric
@@ -604,7 +618,7 @@ func TestPodTags(t *testing.T) {
 			t.Errorf("a sample without origin became %s", key)
 		}
 	}
-	if s := r.status(t).Origin; !s.Enabled || s.Pods != 4 || s.Error != "" {
+	if s := r.status(t).Origin; !s.Enabled || s.Pods != 4 || s.Error != "" || s.Lines["resolved"] != 3 || s.Lines["none"] != 1 || s.Lines["unresolved"] != 0 {
 		t.Errorf("origin status %+v", s)
 	}
 }

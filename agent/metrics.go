@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 
 	"kelpie.dev/kelpie/agent/aggregate"
 	"kelpie.dev/kelpie/agent/dogstatsd"
@@ -35,6 +36,9 @@ type metrics struct {
 }
 
 const namespace = "kelpie_agent"
+
+// outcomes are the labels of an origin.Outcome.
+var outcomes = [...]string{origin.NoOrigin: "none", origin.Resolved: "resolved", origin.Unresolved: "unresolved", origin.Waiting: "waiting"}
 
 func newMetrics(r prometheus.Registerer) (*metrics, error) {
 	vec := func(name, help, label string) *prometheus.CounterVec {
@@ -66,9 +70,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		m.dropped[string(d)] = dropped.WithLabelValues(string(d))
 	}
 	m.dropped[dropBlocked] = dropped.WithLabelValues(dropBlocked)
-	for outcome, name := range map[origin.Outcome]string{
-		origin.NoOrigin: "none", origin.Resolved: "resolved", origin.Unresolved: "unresolved", origin.Waiting: "waiting",
-	} {
+	for outcome, name := range outcomes {
 		m.origins[outcome] = origins.WithLabelValues(name)
 	}
 	var errs []error
@@ -76,6 +78,37 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		errs = append(errs, r.Register(c))
 	}
 	return m, errors.Join(errs...)
+}
+
+// totals reads the counters that a status shows, of which it leaves zeros out.
+func (m *metrics) totals() (Taken, map[string]uint64) {
+	t := Taken{Samples: map[string]uint64{}, Events: total(m.events), ServiceChecks: total(m.serviceChecks), Dropped: map[string]uint64{}}
+	add := func(to map[string]uint64, name string, c prometheus.Counter) {
+		if n := total(c); n > 0 {
+			to[name] += n
+		}
+	}
+	for _, kind := range aggregate.Types {
+		add(t.Samples, kind.String(), m.samples[kind])
+	}
+	for _, reasons := range []map[string]prometheus.Counter{m.parseErrors, m.dropped} {
+		for reason, c := range reasons {
+			add(t.Dropped, reason, c)
+		}
+	}
+	lines := map[string]uint64{}
+	for outcome, name := range outcomes {
+		add(lines, name, m.origins[outcome])
+	}
+	return t, lines
+}
+
+func total(c prometheus.Counter) uint64 {
+	var out dto.Metric
+	if c.Write(&out) != nil {
+		return 0
+	}
+	return uint64(out.GetCounter().GetValue())
 }
 
 // refusalReasons lists why a line of any kind may be refused.

@@ -25,6 +25,7 @@ type Status struct {
 	Now        time.Time                `json:"now"`
 	Tags       []string                 `json:"host_tags"`
 	Listeners  []ListenerStatus         `json:"listeners"`
+	Taken      Taken                    `json:"taken"`
 	Problems   []Problem                `json:"problems"`         // newest first
 	Contexts   int                      `json:"contexts"`         // at the last flush
 	Top        []aggregate.ContextStats `json:"top_contexts"`     // without Telemetry
@@ -48,6 +49,18 @@ type OriginStatus struct {
 	Enabled bool   `json:"enabled"` // there is a kubelet to ask
 	Pods    int    `json:"pods"`
 	Error   string `json:"error,omitempty"` // of the last request
+	// Lines are all metric lines, by what became of their origin: resolved,
+	// unresolved (nobody knows the pod that they name) or none (they name none).
+	// Those that waited for it count as waiting, too.
+	Lines map[string]uint64 `json:"lines,omitempty"`
+}
+
+// Taken is what has come in since the start, and what was dropped of it.
+type Taken struct {
+	Samples       map[string]uint64 `json:"samples"` // by DogStatsD type
+	Events        uint64            `json:"events"`
+	ServiceChecks uint64            `json:"service_checks"`
+	Dropped       map[string]uint64 `json:"dropped,omitempty"` // lines by reason, those that cannot be read included
 }
 
 // reporter collects a Status.
@@ -70,11 +83,12 @@ func (r *reporter) report(now time.Time) Status {
 	for _, l := range r.listeners {
 		s.Listeners = append(s.Listeners, ListenerStatus{l.Transport(), l.Addr(), l.Counts()})
 	}
+	s.Taken, s.Origin.Lines = r.pipeline.metrics.totals()
 	live := r.pipeline.contexts()
 	s.Contexts, s.Top, s.Telemetry, s.Senders, s.Refused = live.n, live.top, live.telemetry, live.origins, live.refused
 	if r.tagger != nil {
 		pods, err := r.tagger.Pods()
-		s.Origin = OriginStatus{Enabled: true, Pods: pods}
+		s.Origin.Enabled, s.Origin.Pods = true, pods
 		if err != nil {
 			s.Origin.Error = err.Error()
 		}
@@ -106,11 +120,32 @@ func (s *Status) Print(w io.Writer) error {
 			p.line("       lost: %d truncated (DD_DOGSTATSD_BUFFER_SIZE), %d dropped by the kernel (DD_DOGSTATSD_SO_RCVBUF), %d read errors", l.Truncated, l.KernelDrops, l.ReadErrors)
 		}
 	}
+	s.Taken.print(p)
 	s.printContexts(p)
 	s.printOrigin(p)
 	s.printChecks(p)
 	s.printForwarding(p)
 	return p.err
+}
+
+func (t *Taken) print(p *printer) {
+	samples, by := sumOf(t.Samples)
+	p.line("  taken: %d samples%s, %d events, %d service checks", samples, by, t.Events, t.ServiceChecks)
+	if dropped, by := sumOf(t.Dropped); dropped > 0 {
+		p.line("  dropped: %d lines%s", dropped, by)
+	}
+}
+
+// sumOf adds up counts, and lists them when there are any.
+func sumOf(counts map[string]uint64) (sum uint64, list string) {
+	for _, name := range slices.Sorted(maps.Keys(counts)) {
+		sum += counts[name]
+		list += fmt.Sprintf(", %s %d", name, counts[name])
+	}
+	if list == "" {
+		return 0, ""
+	}
+	return sum, " (" + list[2:] + ")"
 }
 
 func (s *Status) printContexts(p *printer) {
@@ -151,6 +186,10 @@ func (s *Status) printOrigin(p *printer) {
 		p.line("  %d pods known, but: %s", s.Origin.Pods, s.Origin.Error)
 	default:
 		p.line("  %d pods known (asked for when a sample needs it)", s.Origin.Pods)
+	}
+	if s.Origin.Enabled {
+		l := s.Origin.Lines
+		p.line("  metric lines: %d of pods that are known, %d of pods that are not (untagged), %d that name none; %d waited for theirs", l["resolved"], l["unresolved"], l["none"], l["waiting"])
 	}
 }
 
