@@ -14,6 +14,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -26,6 +27,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
 
+	"kelpie.dev/kelpie/agent/dogstatsd"
 	"kelpie.dev/kelpie/health"
 	"kelpie.dev/kelpie/metric"
 	"kelpie.dev/kelpie/metric/payload"
@@ -631,5 +633,26 @@ func TestNoSocketDirectory(t *testing.T) {
 	r.waitValue(t, "kelpie_agent_dogstatsd_samples_total", "c", 1)
 	if log := r.log.String(); !strings.Contains(log, "UDP goes on") || !strings.Contains(log, "DD_DOGSTATSD_SOCKET") {
 		t.Errorf("log does not say what to do:\n%s", log)
+	}
+}
+
+// TestReaders holds that as many readers share the UDP port as are asked for,
+// and that the default follows the machine.
+func TestReaders(t *testing.T) {
+	in := newIntake(t)
+	r := start(t, map[string]string{"DD_DD_URL": in.URL, "KELPIE_DOGSTATSD_UDP_READERS": "3"})
+	for range 20 { // as many senders
+		send(t, r, "a:1|c")
+	}
+	r.waitValue(t, "kelpie_agent_dogstatsd_samples_total", "c", 20)
+	for _, l := range r.status(t).Listeners {
+		if want := map[dogstatsd.Transport]int{dogstatsd.UDP: 3, dogstatsd.Unixgram: 1}[l.Transport]; runtime.GOOS == "linux" && l.Readers != want {
+			t.Errorf("%s: %d readers, want %d", l.Transport, l.Readers, want)
+		}
+	}
+	for processors, want := range map[int]int{1: 1, 2: 1, 3: 1, 4: 2, 8: 4, 64: 4} {
+		if got := defaultReaders(processors); got != want {
+			t.Errorf("%d readers on %d processors, want %d", got, processors, want)
+		}
 	}
 }

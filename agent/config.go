@@ -100,6 +100,7 @@ func (c *Config) validate() error {
 		{"DD_DOGSTATSD_BUFFER_SIZE", c.DogStatsD.BufferSize, 0, 1 << 24},
 		{"DD_DOGSTATSD_SO_RCVBUF", c.DogStatsD.ReceiveBuffer, 0, math.MaxInt32},
 		{"DD_DOGSTATSD_QUEUE_SIZE", c.DogStatsD.QueueSize, 0, 1 << 24},
+		{"KELPIE_DOGSTATSD_UDP_READERS", c.DogStatsD.Readers, 0, 64},
 		{"DD_DOGSTATSD_CONTEXT_LIMITER_LIMIT", c.Aggregate.MaxContexts, 0, math.MaxInt32},
 		{"KELPIE_DOGSTATSD_CONTEXT_BYTES", c.Aggregate.MaxContextBytes, 0, math.MaxInt},
 		{"DD_FORWARDER_RETRY_QUEUE_PAYLOADS_MAX_SIZE", c.QueueBytes, 1, math.MaxInt},

@@ -1,8 +1,10 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"runtime"
 	"slices"
 	"time"
 
@@ -47,6 +49,7 @@ func openListeners(c Config, d Deps) (out []*dogstatsd.Listener, err error) {
 	}
 	if o.Address = s.UDPAddr; o.Address != "" {
 		o.EOLRequired = slices.Contains(s.EOLRequired, "udp")
+		o.Readers = cmp.Or(s.Readers, defaultReaders(runtime.GOMAXPROCS(0)))
 		l, err := dogstatsd.OpenUDP(o)
 		if err != nil {
 			return out, err
@@ -60,6 +63,11 @@ func openListeners(c Config, d Deps) (out []*dogstatsd.Listener, err error) {
 	}
 	return out, nil
 }
+
+// defaultReaders is how many readers share the UDP port. Taking a small datagram
+// from the kernel costs ten times what its line does, so that one reader is the
+// bound of a large machine; on a small one it leaves the pipeline its processor.
+func defaultReaders(processors int) int { return min(max(1, processors/2), 4) }
 
 func closeAll(listeners []*dogstatsd.Listener) {
 	for _, l := range listeners {

@@ -41,6 +41,7 @@ type Status struct {
 type ListenerStatus struct {
 	Transport dogstatsd.Transport `json:"transport"`
 	Address   string              `json:"address"`
+	Readers   int                 `json:"readers,omitempty"` // of a datagram socket
 	dogstatsd.Counts
 }
 
@@ -81,7 +82,7 @@ func (r *reporter) report(now time.Time) Status {
 		Tags: r.config.Tags, Problems: r.pipeline.problems.list(), Forwarding: r.forwarder.Status(), Checks: r.checks.Status(),
 	}
 	for _, l := range r.listeners {
-		s.Listeners = append(s.Listeners, ListenerStatus{l.Transport(), l.Addr(), l.Counts()})
+		s.Listeners = append(s.Listeners, ListenerStatus{l.Transport(), l.Addr(), l.Readers(), l.Counts()})
 	}
 	s.Taken, s.Origin.Lines = r.pipeline.metrics.totals()
 	live := r.pipeline.contexts()

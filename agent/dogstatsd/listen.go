@@ -123,6 +123,10 @@ func (l *Listener) Addr() string { return l.address }
 // Transport returns the socket's kind.
 func (l *Listener) Transport() Transport { return l.transport }
 
+// Readers returns how many sockets share the address, each with a reader; 0 for
+// a stream, where each connection has one.
+func (l *Listener) Readers() int { return len(l.sockets) }
+
 // Counts returns what has been received so far.
 func (l *Listener) Counts() Counts {
 	c := Counts{
