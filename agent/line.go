@@ -118,16 +118,36 @@ func (p *pipeline) metricLine(line []byte, from sender, now time.Time, mayWait b
 		m.Name, m.Type = append([]byte(p.toSketch), m.Name...), aggregate.Distribution
 		p.add(&m.Sample, line, from.at)
 	}
+	if c != nil && m.Type == aggregate.Gauge && m.Time == 0 {
+		p.noteShared(c, m, line, from)
+	}
 	if c == nil || copied || m.Time != 0 || c.Samples() < 2 {
 		return // not worth remembering: a line that nobody repeats makes a context of its own
-	}
-	if m.Type == aggregate.Gauge && c.Origin() != m.Origin {
-		p.problems.note(sharedGauge, "gauges of "+nameOrigin(c.Origin())+" and "+nameOrigin(m.Origin)+
-			" are one series, in which the last of each 10 s stands; give them a tag that tells them apart, or card:orchestrator", line, from.at)
 	}
 	_, _, rest, ok := dogstatsd.CutMetric(line)
 	if ok {
 		p.lines.remember(lineSlot{hash: p.lines.hash(from.hash, name, rest), context: c, rate: m.Rate, kind: m.Type, outcome: outcome})
+	}
+}
+
+// noteShared tells of a gauge that several pods send as one series. A sender
+// whose pod is not known is told from others by the container that it names, or
+// by an address that is not this machine's. Each line comes this way once in
+// rememberLines at least.
+func (p *pipeline) noteShared(c *aggregate.Context, m *dogstatsd.Metric, line []byte, from sender) {
+	sentBy := m.Origin
+	switch {
+	case sentBy != "":
+	case len(m.Sender) > 0:
+		sentBy = "container " + shortLine(m.Sender)
+	case from.addr.IsValid() && !from.addr.IsLoopback():
+		sentBy = from.addr.String()
+	default:
+		return
+	}
+	if other := c.SentBy(sentBy, from.at.Unix(), int64(2*rememberLines/time.Second)); other != "" {
+		p.problems.note(sharedGauge, "gauges of "+min(other, sentBy)+" and "+max(other, sentBy)+
+			" are one series, in which the last of each 10 s stands; give them a tag that tells them apart, or let their pod do so: origin detection, card:orchestrator", line, from.at)
 	}
 }
 

@@ -59,14 +59,31 @@ type Context struct {
 	host   string
 	device string
 	tags   metric.Tags // canonical; shared with every series emitted
+
+	by       string // who sent what SentBy was told last
+	switched int64  // second at which that was another than before; 0 for never
 }
 
 // Live reports whether samples may still be added: a context that has been
 // silent for too long is forgotten, and made anew by its next sample.
 func (c *Context) Live() bool { return !c.dead }
 
-// Origin returns whose sample made the context.
-func (c *Context) Origin() string { return c.origin.name }
+// SentBy notes who sent a sample of c at second now. It returns who did before
+// when several senders take turns: when the last change from one to another is
+// within seconds ago. A sender that took another's place for good is one change.
+func (c *Context) SentBy(name string, now, within int64) (other string) {
+	if c.by == name {
+		return ""
+	}
+	if c.by != "" {
+		if c.switched != 0 && now-c.switched <= within {
+			other = c.by
+		}
+		c.switched = now
+	}
+	c.by = name
+	return other
+}
 
 // Samples returns how many lines c has taken in.
 func (c *Context) Samples() uint64 { return c.samples }
