@@ -8,8 +8,9 @@
 // owner at a time.
 //
 // A context is a metric name, a host and a set of tags; its key is a 64-bit
-// hash of the three, as upstream's is. A point's time is the start of its
-// bucket.
+// hash of the three, as upstream's is, after names and tags were normalized as
+// intakes do it (upstream leaves that to them). A point's time is the start of
+// its bucket.
 package aggregate
 
 import (
@@ -69,7 +70,9 @@ type Aggregator struct {
 	names       names
 	bytes       int // of the live contexts, as in Context.size
 	scratch     []uint64
-	flushed     int64 // the newest Flush's now, in seconds
+	normal      Sample   // scratch of normalize
+	normalTags  [][]byte // likewise
+	flushed     int64    // the newest Flush's now, in seconds
 	pending     []metric.Series
 	pendingFrom int64 // arrival of the oldest of pending
 	free        []*histogram

@@ -173,7 +173,7 @@ func TestInvalidBytesDoNotReachTheWire(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := a.Flush(time.Unix(10, 0)).Series[0]
-	if got.Name != "a\uFFFD" || got.Tags[0] != "k:\uFFFD" || got.Host != "\uFFFD" {
+	if got.Name != "a" || got.Tags[0] != "k:" || got.Host != "\uFFFD" {
 		t.Errorf("got name %+q, tags %+q, host %+q", got.Name, got.Tags, got.Host)
 	}
 }

@@ -1,6 +1,7 @@
 package aggregate
 
 import (
+	"bytes"
 	"math/bits"
 	"strings"
 
@@ -126,7 +127,8 @@ func (a *Aggregator) key(s *Sample, base *TagSet) uint64 {
 }
 
 // Context returns the live context of s, making it when it is new. The error is
-// DropContextLimit when no more may be made for the sample's origin.
+// DropContextLimit when no more may be made for the sample's origin, and
+// DropName when an intake could not make a name of the sample's.
 func (a *Aggregator) Context(s *Sample) (*Context, error) {
 	base := s.Base
 	if base == nil {
@@ -135,6 +137,14 @@ func (a *Aggregator) Context(s *Sample) (*Context, error) {
 	key := a.key(s, base)
 	if c, ok := a.contexts[key]; ok {
 		return c, nil
+	}
+	if changed, err := a.normalize(&s); err != nil {
+		return nil, err
+	} else if changed {
+		key = a.key(s, base)
+		if c, ok := a.contexts[key]; ok {
+			return c, nil
+		}
 	}
 	size := s.identitySize()
 	o := a.origin(s.Origin)
@@ -150,6 +160,36 @@ func (a *Aggregator) Context(s *Sample) (*Context, error) {
 	a.contexts[key] = c
 	a.lane(c.interval).add(c)
 	return c, nil
+}
+
+// device starts the tag that becomes a series' device.
+const device = "device:"
+
+// normalize makes s a sample whose name and tags are as an intake stores them,
+// which it reports when they were not: contexts that differ for the agent alone
+// would overwrite each other there. The sample that was given is left as it is.
+func (a *Aggregator) normalize(s **Sample) (changed bool, err error) {
+	n := &a.normal
+	*n = **s
+	n.Tags = a.normalTags[:0]
+	name, ok := metric.NormalizeName(string(n.Name))
+	if !ok {
+		return false, DropName
+	}
+	if name != string(n.Name) {
+		n.Name, changed = []byte(name), true
+	}
+	for _, tag := range (*s).Tags {
+		if normal := metric.NormalizeTag(string(tag)); normal != string(tag) && !bytes.HasPrefix(tag, []byte(device)) {
+			tag, changed = []byte(normal), true
+		}
+		n.Tags = append(n.Tags, tag)
+	}
+	a.normalTags = n.Tags
+	if changed {
+		*s = n
+	}
+	return changed, nil
 }
 
 // identitySize is how many bytes a context of s keeps. Base is shared.
@@ -169,8 +209,8 @@ func (a *Aggregator) newContext(key uint64, s *Sample, base *TagSet) *Context {
 	sent := make([]string, 0, len(s.Tags))
 	for _, tag := range s.Tags {
 		text := a.names.valid(tag)
-		if device, ok := strings.CutPrefix(text, "device:"); ok {
-			c.device = device
+		if name, ok := strings.CutPrefix(text, device); ok {
+			c.device = name
 			continue
 		}
 		sent = append(sent, text)

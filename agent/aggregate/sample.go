@@ -1,5 +1,11 @@
 package aggregate
 
+import (
+	"fmt"
+
+	"kelpie.dev/kelpie/metric"
+)
+
 // A Type is what a sample asks of its bucket.
 type Type uint8
 
@@ -70,11 +76,12 @@ const (
 	DropTimestampLimit Drop = "timestamp_limit"  // too many timestamped samples since the last flush
 	DropSetLimit       Drop = "set_member_limit" // the bucket's set is full
 	DropNotFinite      Drop = "not_finite"       // a value, or its sum, is NaN or infinite
+	DropName           Drop = "bad_name"         // no letter is in the name, or too much
 )
 
 // Drops lists every reason.
 var Drops = [...]Drop{
-	DropContextLimit, DropTypeConflict, DropTimestampType, DropTimestampLimit, DropSetLimit, DropNotFinite,
+	DropContextLimit, DropTypeConflict, DropTimestampType, DropTimestampLimit, DropSetLimit, DropNotFinite, DropName,
 }
 
 func (d Drop) Error() string {
@@ -91,6 +98,8 @@ func (d Drop) Error() string {
 		return "too many different members in one set"
 	case DropNotFinite:
 		return "the value is not finite"
+	case DropName:
+		return fmt.Sprintf("the metric's name holds no letter, or more than %d characters", metric.MaxNameLength)
 	default:
 		return string(d)
 	}

@@ -17,8 +17,10 @@ type TagSet struct {
 	mask   uint64 // bit h&63 is set for every hash h: a quick "surely not in"
 }
 
-// NewTagSet returns the set of tags, which it keeps; tags must be canonical.
+// NewTagSet returns the set of tags, normalized as an intake does it. It keeps
+// tags, which must be canonical.
 func NewTagSet(tags metric.Tags) *TagSet {
+	tags = normalTags(tags)
 	s := &TagSet{tags: tags, hashes: make([]uint64, len(tags))}
 	for i, tag := range tags {
 		h := xxhash.Sum64String(tag)
@@ -53,4 +55,19 @@ func (s *TagSet) sumWith(tags [][]byte, scratch []uint64) (sum uint64, _ []uint6
 		sum += h
 	}
 	return sum, scratch
+}
+
+// normalTags returns tags themselves where they are normal already.
+func normalTags(tags metric.Tags) metric.Tags {
+	for i, tag := range tags {
+		if metric.NormalizeTag(tag) == tag {
+			continue
+		}
+		normal := slices.Clone(tags)
+		for j := i; j < len(normal); j++ {
+			normal[j] = metric.NormalizeTag(normal[j])
+		}
+		return metric.NewTags(normal...)
+	}
+	return tags
 }
