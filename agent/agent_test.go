@@ -623,6 +623,14 @@ func TestPodTags(t *testing.T) {
 	if s := r.status(t).Origin; !s.Enabled || s.Pods != 4 || s.Error != "" || s.Lines["resolved"] != 3 || s.Lines["none"] != 1 || s.Lines["unresolved"] != 0 {
 		t.Errorf("origin status %+v", s)
 	}
+	var text strings.Builder
+	status := r.status(t)
+	if err := status.Print(&text); err != nil {
+		t.Fatal(err)
+	}
+	if want := "pod kube-system/etcd-node-1: annotation ad.datadoghq.com/tags: expected a JSON object"; !strings.Contains(text.String(), want) {
+		t.Errorf("status does not say %q:\n%s", want, &text)
+	}
 }
 
 // TestNoSocketDirectory holds that UDP goes on without the socket.

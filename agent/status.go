@@ -54,6 +54,8 @@ type OriginStatus struct {
 	// unresolved (nobody knows the pod that they name) or none (they name none).
 	// Those that waited for it count as waiting, too.
 	Lines map[string]uint64 `json:"lines,omitempty"`
+	// Problems are mistakes in pods' annotations, which cost their tags.
+	Problems []string `json:"problems,omitempty"`
 }
 
 // Taken is what has come in since the start, and what was dropped of it.
@@ -89,7 +91,7 @@ func (r *reporter) report(now time.Time) Status {
 	s.Contexts, s.Top, s.Telemetry, s.Senders, s.Refused = live.n, live.top, live.telemetry, live.origins, live.refused
 	if r.tagger != nil {
 		pods, err := r.tagger.Pods()
-		s.Origin.Enabled, s.Origin.Pods = true, pods
+		s.Origin.Enabled, s.Origin.Pods, s.Origin.Problems = true, pods, r.tagger.Problems()
 		if err != nil {
 			s.Origin.Error = err.Error()
 		}
@@ -191,6 +193,9 @@ func (s *Status) printOrigin(p *printer) {
 	if s.Origin.Enabled {
 		l := s.Origin.Lines
 		p.line("  metric lines: %d of pods that are known, %d of pods that are not (untagged), %d that name none; %d waited for theirs", l["resolved"], l["unresolved"], l["none"], l["waiting"])
+	}
+	for _, problem := range s.Origin.Problems {
+		p.line("  no tags of %s", problem)
 	}
 }
 
