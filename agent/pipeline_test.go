@@ -95,6 +95,7 @@ func BenchmarkIngest(b *testing.B) {
 			b.SetBytes(int64(bytes / b.N))
 		})
 	}
+	b.Run("recorded", benchmarkRecorded)
 }
 
 // BenchmarkCopy is the yardstick for BenchmarkIngest: the same datagrams, of
