@@ -1,6 +1,7 @@
 package origin
 
 import (
+	"bytes"
 	"encoding/json"
 	"os"
 	"strings"
@@ -33,7 +34,18 @@ func FuzzPods(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	f.Add(b)
+	// One by one, as short inputs are minimized in no time, and long ones never.
+	var list struct{ Items []json.RawMessage }
+	if err := json.Unmarshal(b, &list); err != nil {
+		f.Fatal(err)
+	}
+	for _, item := range list.Items {
+		var short bytes.Buffer
+		if err := json.Compact(&short, item); err != nil {
+			f.Fatal(err)
+		}
+		f.Add([]byte(`{"items":[` + short.String() + `]}`))
+	}
 	f.Add([]byte(`{"items":[` + rowPod + `,{}]}`))
 	f.Add([]byte(`{"items":[{"spec":{"containers":[{"name":"","env":[{"name":"A","value":"$(A)$$($("}]}]},"status":{"podIP":"::ffff:1.2.3.4","containerStatuses":[{"containerID":"x://y"}]}}]}`))
 	all := newTagMap(map[string]string{"*": "%%label%%,+x%%"})

@@ -1,6 +1,7 @@
 package kubelet
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -173,7 +174,10 @@ func FuzzUsage(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	f.Add(page[:8000])
+	// Short inputs are minimized in no time, and long ones never.
+	for _, family := range bytes.SplitAfter(page, []byte("# HELP "))[1:] {
+		f.Add(append([]byte("# HELP "), bytes.TrimSuffix(family, []byte("# HELP "))...))
+	}
 	f.Add(summary)
 	f.Add([]byte(`{"pods":[{"podRef":{"name":"web-7b9f6c8d5x-x2k4m","namespace":"shop"},"containers":[null,{"name":"app","rootfs":{"usedBytes":-1}}]}]}`))
 	f.Add([]byte("machine_cpu_cores NaN\ncontainer_spec_cpu_quota{namespace=\"shop\",pod=\"web-7b9f6c8d5x-x2k4m\",container=\"app\"} 1\n"))
