@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"strings"
 	"testing"
 )
@@ -46,5 +47,25 @@ func TestLossless(t *testing.T) {
 		if got := test.s.lossless(); got != test.want {
 			t.Errorf("%s: lossless %v, want %v", name, got, test.want)
 		}
+	}
+}
+
+// TestFailuresCount holds that a run in which a part failed does not end as if
+// all were well, and that a part nobody knows is named.
+func TestFailuresCount(t *testing.T) {
+	r := &run{}
+	r.limit("some", "ms", 1, 2)
+	if err := r.finish(); err != nil {
+		t.Errorf("without a failure: %v", err)
+	}
+	r.failed("a part", errors.New("no benchmark"))
+	if err := r.finish(); err == nil || !strings.Contains(err.Error(), "a part") {
+		t.Errorf("with a failure: %v", err)
+	}
+	if err := known([]string{"udp", " flush"}); err != nil {
+		t.Errorf("parts that are there: %v", err)
+	}
+	if err := known([]string{"udp", "tcp"}); err == nil || !strings.Contains(err.Error(), `"tcp"`) {
+		t.Errorf("a part that is not there: %v", err)
 	}
 }

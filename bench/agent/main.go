@@ -53,12 +53,16 @@ func command(ctx context.Context) error {
 	if *path != "" {
 		return send(*path, o)
 	}
+	wanted := strings.Split(*only, ",")
+	if err := known(wanted); err != nil {
+		return err
+	}
 	r, err := newRun(ctx, *quick)
 	if err != nil {
 		return err
 	}
 	defer r.close()
-	return r.all(ctx, strings.Split(*only, ","), *names)
+	return r.all(ctx, wanted, *names)
 }
 
 func send(path string, o load.SendOptions) error {
@@ -91,8 +95,9 @@ type run struct {
 	memoryFor time.Duration // more than two buckets
 	benchtime string
 
-	figures []figure.Figure
-	notes   []string
+	figures  []figure.Figure
+	notes    []string
+	failures []string // what could not be measured
 }
 
 func newRun(ctx context.Context, quick bool) (*run, error) {
@@ -162,6 +167,16 @@ func (r *run) all(ctx context.Context, wanted []string, names string) error {
 		}
 	}
 	return r.finish()
+}
+
+// known refuses what is no part.
+func known(wanted []string) error {
+	for _, w := range wanted {
+		if !contains(parts, strings.TrimSpace(w)) {
+			return fmt.Errorf("-only %q: expected some of %s", w, strings.Join(parts, ","))
+		}
+	}
+	return nil
 }
 
 func contains(list []string, s string) bool {
@@ -236,6 +251,7 @@ func (r *run) limit(name, unit string, value, limit float64) {
 func (r *run) failed(what string, err error) {
 	progress("FAILED %s: %v", what, err)
 	r.notes = append(r.notes, fmt.Sprintf("FAILED %s: %s", what, tail(err.Error(), 3)))
+	r.failures = append(r.failures, what)
 }
 
 func (r *run) note(format string, args ...any) {
@@ -256,7 +272,13 @@ func (r *run) finish() error {
 	if len(r.figures) == 0 {
 		return errors.New("nothing was measured")
 	}
-	return figure.WriteJSON(os.Stdout, r.figures)
+	if err := figure.WriteJSON(os.Stdout, r.figures); err != nil {
+		return err
+	}
+	if len(r.failures) > 0 {
+		return fmt.Errorf("not measured, or not all of it: %s", strings.Join(r.failures, "; "))
+	}
+	return nil
 }
 
 // progress tells people, beside the results, what goes on.
