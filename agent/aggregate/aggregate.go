@@ -86,6 +86,7 @@ type lane struct {
 	interval int64
 	due      int64 // second from which on a bucket may have ended
 	order    []*Context
+	emitted  int // series at the last flush: histograms make several of a context
 }
 
 func (l *lane) add(c *Context) { l.order = append(l.order, c) }

@@ -330,19 +330,33 @@ func BenchmarkParseAndAggregate(b *testing.B) {
 }
 
 func BenchmarkFlush(b *testing.B) {
+	for _, kind := range []aggregate.Type{aggregate.Counter, aggregate.Histogram} {
+		b.Run("type="+kind.String(), func(b *testing.B) { benchmarkFlush(b, kind) })
+	}
+}
+
+// benchmarkFlush closes the buckets of 100 000 contexts: counters of one sample,
+// histograms of ten.
+func benchmarkFlush(b *testing.B, kind aggregate.Type) {
 	a, err := aggregate.New(aggregate.Options{})
 	if err != nil {
 		b.Fatal(err)
 	}
-	packets, p := load(100_000), &dogstatsd.Parser{}
 	b.ReportAllocs()
+	series := map[aggregate.Type]int{aggregate.Counter: 1, aggregate.Histogram: 5}[kind]
 	for i := int64(0); b.Loop(); i++ {
 		b.StopTimer()
-		for _, packet := range packets {
-			addAll(b, a, p, packet, time.Unix(i*10, 0))
+		for c := range 100_000 {
+			s := aggregate.Sample{Name: []byte("name" + strconv.Itoa(c)), Type: kind, Values: []float64{1}}
+			if kind != aggregate.Counter {
+				s.Values = []float64{3, 1, 4, 1, 5, 9, 2, 6, 5, 3}
+			}
+			if err := a.Add(&s, time.Unix(i*10, 0)); err != nil {
+				b.Fatal(err)
+			}
 		}
 		b.StartTimer()
-		if got := len(a.Flush(time.Unix(i*10+10, 0)).Series); got != 100_000 {
+		if got := len(a.Flush(time.Unix(i*10+10, 0)).Series); got != series*100_000 {
 			b.Fatalf("%d series", got)
 		}
 	}

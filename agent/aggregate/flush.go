@@ -94,6 +94,9 @@ func (a *Aggregator) Due(now time.Time) time.Time {
 	return time.Unix(due, 0)
 }
 
+// maxSeries is how many series a context makes at most, about: a histogram's.
+const maxSeries = 8
+
 // A Flush is what the buckets that have ended hold.
 type Flush struct {
 	Series        []metric.Series
@@ -111,14 +114,14 @@ func (a *Aggregator) Flush(now time.Time) Flush {
 	if back || sec > a.flushed {
 		a.flushed = sec
 	}
-	due := 0
+	room := 0
 	for _, l := range a.lanes {
 		if back || sec >= l.due {
-			due += len(l.order)
+			room += max(len(l.order), min(l.emitted, maxSeries*len(l.order)))
 		}
 	}
-	out := make([]metric.Series, 0, due+len(a.pending))
-	e := emitter{a: a, out: append(out, a.pending...), points: make([]metric.Point, 0, due)}
+	out := make([]metric.Series, 0, room+len(a.pending))
+	e := emitter{a: a, out: append(out, a.pending...), points: make([]metric.Point, 0, room)}
 	a.pending = nil
 	for _, l := range a.lanes {
 		if back || sec >= l.due {
@@ -131,6 +134,7 @@ func (a *Aggregator) Flush(now time.Time) Flush {
 // lane emits what has ended of l, and forgets what has been silent.
 func (e *emitter) lane(l *lane, now int64, back bool) {
 	l.due = now - now%l.interval + l.interval
+	before := len(e.out)
 	kept := l.order[:0]
 	for _, c := range l.order {
 		e.context(c, now, back)
@@ -141,7 +145,7 @@ func (e *emitter) lane(l *lane, now int64, back bool) {
 		kept = append(kept, c)
 	}
 	clear(l.order[len(kept):])
-	l.order = kept
+	l.order, l.emitted = kept, len(e.out)-before
 }
 
 func (a *Aggregator) expired(c *Context, now int64) bool {
