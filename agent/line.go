@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/netip"
 	"time"
+	"unicode/utf8"
 
 	"kelpie.dev/kelpie/agent/aggregate"
 	"kelpie.dev/kelpie/agent/dogstatsd"
@@ -104,6 +105,7 @@ func (p *pipeline) metricLine(line []byte, from sender, now time.Time, mayWait b
 	}
 	name := m.Name // as sent: what is remembered is the line, not the name
 	m.Base, m.Origin = found.Set, found.Origin
+	m.Sender = p.sentBy(m, from)
 	if p.taps.any() {
 		p.taps.offer(m, from.at)
 	}
@@ -119,7 +121,7 @@ func (p *pipeline) metricLine(line []byte, from sender, now time.Time, mayWait b
 		p.add(&m.Sample, line, from.at)
 	}
 	if c != nil && m.Type == aggregate.Gauge && m.Time == 0 {
-		p.noteShared(c, m, line, from)
+		p.noteShared(c, m.Sender, line, from.at)
 	}
 	if c == nil || copied || m.Time != 0 || c.Samples() < 2 {
 		return // not worth remembering: a line that nobody repeats makes a context of its own
@@ -130,24 +132,39 @@ func (p *pipeline) metricLine(line []byte, from sender, now time.Time, mayWait b
 	}
 }
 
-// noteShared tells of a gauge that several pods send as one series. A sender
-// whose pod is not known is told from others by the container that it names, or
-// by an address that is not this machine's. Each line comes this way once in
-// rememberLines at least.
-func (p *pipeline) noteShared(c *aggregate.Context, m *dogstatsd.Metric, line []byte, from sender) {
-	sentBy := m.Origin
+// maxSender bounds what a line's sender may call itself, in bytes.
+const maxSender = 128
+
+// sentBy tells apart who sent m: its pod or, where that is not known, the
+// container that it names or an address that is not this machine's. Nothing, if
+// none of it is there. It is valid until the next call.
+func (p *pipeline) sentBy(m *dogstatsd.Metric, from sender) []byte {
+	b := p.sender[:0]
 	switch {
-	case sentBy != "":
-	case len(m.Sender) > 0:
-		sentBy = "container " + shortLine(m.Sender)
+	case m.Origin != "":
+		b = append(b, m.Origin...)
+	case len(m.Container) > 0:
+		name := m.Container[:min(len(m.Container), maxSender)]
+		if !utf8.Valid(name) {
+			name = bytes.ToValidUTF8(name, []byte("?"))
+		}
+		b = append(append(b, "container "...), name...)
 	case from.addr.IsValid() && !from.addr.IsLoopback():
-		sentBy = from.addr.String()
-	default:
+		b = from.addr.AppendTo(b)
+	}
+	p.sender = b
+	return b
+}
+
+// noteShared tells of a gauge that several senders send as one series. Each line
+// comes this way once in rememberLines at least.
+func (p *pipeline) noteShared(c *aggregate.Context, sentBy, line []byte, at time.Time) {
+	if len(sentBy) == 0 {
 		return
 	}
-	if other := c.SentBy(sentBy, from.at.Unix(), int64(2*rememberLines/time.Second)); other != "" {
-		p.problems.note(sharedGauge, "gauges of "+min(other, sentBy)+" and "+max(other, sentBy)+
-			" are one series, in which the last of each 10 s stands; give them a tag that tells them apart, or let their pod do so: origin detection, card:orchestrator", line, from.at)
+	if other := c.SentBy(sentBy, at.Unix(), int64(2*rememberLines/time.Second)); other != "" {
+		p.problems.note(sharedGauge, "gauges of "+min(other, string(sentBy))+" and "+max(other, string(sentBy))+
+			" are one series, in which the last of each 10 s stands; give them a tag that tells them apart, or let their pod do so: origin detection, card:orchestrator", line, at)
 	}
 }
 

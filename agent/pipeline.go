@@ -54,6 +54,7 @@ type pipeline struct {
 	forgetAt   time.Time // when lines is emptied next
 	repeated   aggregate.Sample
 	values     []float64
+	sender     []byte // scratch of sentBy
 	counts     counts
 	unsent     forward.Batch // events and service checks since the last batch
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"net/netip"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -319,5 +320,40 @@ func TestWaitingIsBounded(t *testing.T) {
 	p.recheck(now, true)
 	if len(p.waiting) != 0 || p.waitBytes != 0 {
 		t.Errorf("at the end: %d lines of %d bytes wait", len(p.waiting), p.waitBytes)
+	}
+}
+
+// TestUnknownSendersShareFairly holds that, where origin detection is off, one
+// sender that makes contexts without end leaves room to those beside it, told
+// apart by the containers that they name or by their addresses.
+func TestUnknownSendersShareFairly(t *testing.T) {
+	p := newPipeline(t)
+	var err error
+	if p.aggregator, err = aggregate.New(aggregate.Options{MaxContexts: 900}); err != nil {
+		t.Fatal(err)
+	}
+	send := func(from string, n int, format string) {
+		for i := range n {
+			b := batchOf(fmt.Sprintf(format, i))
+			b.Packets[0].Addr = netip.MustParseAddr(from)
+			p.batch(b, time.Unix(1, 0))
+		}
+	}
+	send("10.1.2.3", 1000, "greedy:1|c|#user:%d")
+	send("10.1.2.4", 5, "modest:1|c|#route:%d")
+	send("127.0.0.1", 1000, "busy:1|c|#user:%d|c:ci-aaa")
+	send("127.0.0.1", 3, "quiet:1|c|#route:%d|c:ci-bbb")
+	held := map[string]int{}
+	for _, o := range p.aggregator.Origins(10) {
+		held[o.Origin] = o.Contexts
+	}
+	want := map[string]int{"10.1.2.3": 300, "10.1.2.4": 5, "container ci-aaa": 97, "container ci-bbb": 3}
+	if diff := cmp.Diff(want, held); diff != "" {
+		t.Errorf("contexts by sender (-want +got):\n%s", diff)
+	}
+	for _, refused := range p.aggregator.Refused() {
+		if refused.Origin != "10.1.2.3" && refused.Origin != "container ci-aaa" {
+			t.Errorf("refused %+v", refused)
+		}
 	}
 }

@@ -21,11 +21,13 @@ import (
 // TestScripts runs the scripts under testdata. Their commands are
 //
 //	new [contexts=N] [bytes=N] [expiry=SECONDS] [fast=METRIC] [bucket-timestamps] [base=(TAG,…)] [aggregates=(…)] [percentiles=(…)]
-//	add at=SECONDS [origin=NAME] [times=N]  then DogStatsD lines, in which % is
-//	                    the number of the repetition; prints what is dropped
+//	add at=SECONDS [origin=NAME] [sender=NAME] [times=N]  then DogStatsD lines, in
+//	                    which, as in the sender, % is the number of the
+//	                    repetition; prints what is dropped
 //	flush now=SECONDS [quiet]  prints the series, or how many there are
 //	due now=SECONDS     prints when the next flush is due
 //	stats
+//	held                prints how much is held, by how many
 //	origins             prints who holds contexts, and who was refused some
 //
 // Series without host=… belong to the host "node".
@@ -58,6 +60,12 @@ func (s *script) command(t *testing.T, d *datadriven.TestData) string {
 		return fmt.Sprintln(s.a.Due(at(t, d, "now")).Unix())
 	case "stats":
 		return fmt.Sprintf("%+v\n", s.a.Stats())
+	case "held":
+		n, bytes := 0, 0
+		for _, o := range s.a.Origins(1_000_000) {
+			n, bytes = n+o.Contexts, bytes+o.Bytes
+		}
+		return fmt.Sprintf("%d contexts of %d origins, %d bytes\n", n, len(s.a.Origins(1_000_000)), bytes)
 	case "origins":
 		return fmt.Sprintf("held %+v\nrefused %+v\n", s.a.Origins(10), s.a.Refused())
 	default:
@@ -104,9 +112,10 @@ func (s *script) create(t *testing.T, d *datadriven.TestData) string {
 }
 
 func (s *script) add(t *testing.T, d *datadriven.TestData) string {
-	var origin string
+	var origin, sender string
 	times := 1
 	d.MaybeScanArgs(t, "origin", &origin)
+	d.MaybeScanArgs(t, "sender", &sender)
 	d.MaybeScanArgs(t, "times", &times)
 	dropped := map[string]int{}
 	for i := range times {
@@ -116,7 +125,7 @@ func (s *script) add(t *testing.T, d *datadriven.TestData) string {
 			if err != nil {
 				d.Fatalf(t, "%q: %v", line, err)
 			}
-			m.Base, m.Origin = s.base, origin
+			m.Base, m.Origin, m.Sender = s.base, origin, []byte(strings.ReplaceAll(sender, "%", strconv.Itoa(i)))
 			if err := s.a.Add(&m.Sample, at(t, d, "at")); err != nil {
 				dropped[err.Error()]++
 			}

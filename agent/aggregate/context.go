@@ -72,8 +72,8 @@ func (c *Context) Live() bool { return !c.dead }
 // SentBy notes who sent a sample of c at second now. It returns who did before
 // when several senders take turns: when the last change from one to another is
 // within seconds ago. A sender that took another's place for good is one change.
-func (c *Context) SentBy(name string, now, within int64) (other string) {
-	if c.by == name {
+func (c *Context) SentBy(name []byte, now, within int64) (other string) {
+	if c.by == string(name) {
 		return ""
 	}
 	if c.by != "" {
@@ -82,7 +82,7 @@ func (c *Context) SentBy(name string, now, within int64) (other string) {
 		}
 		c.switched = now
 	}
-	c.by = name
+	c.by = string(name)
 	return other
 }
 
@@ -147,17 +147,15 @@ func (a *Aggregator) Context(s *Sample) (*Context, error) {
 		}
 	}
 	size := s.identitySize()
-	o := a.origin(s.Origin)
+	o := a.origin(s)
 	if !a.admits(o, size) {
-		a.refused.count(s.Origin, s.Name)
+		a.refused.count(o.name, s.Name)
+		a.forget(o)
 		return nil, DropContextLimit
 	}
 	c := a.newContext(key, s, base)
-	c.size, c.origin = size, o
-	o.contexts++
-	o.bytes += size
-	a.bytes += size
-	a.contexts[key] = c
+	c.size = size
+	a.hold(c, o)
 	a.lane(c.interval).add(c)
 	return c, nil
 }

@@ -54,6 +54,7 @@ type Sample struct {
 	Tags   [][]byte  // as sent: any order, duplicates and empty tags allowed
 	Base   *TagSet   // tags that the agent adds; nil means none
 	Origin string    // namespace/pod of the sender, "" when it is not known: who shares the limits
+	Sender []byte    // what else tells senders of no known Origin apart; may be empty
 
 	// Host overrides Options.Host when HasHost is set; it may be empty, which
 	// means that the series belongs to no host.

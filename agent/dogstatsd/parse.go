@@ -121,9 +121,9 @@ type Metric struct {
 	ContainerID []byte // c:, as sent: ci-<id>, in-<inode>, cid-<id>, <id> or a comma list
 	External    []byte // e:, as sent: it-<bool>,cn-<container>,pu-<pod uid>
 	Cardinality []byte // card:, else dd.internal.card
-	// Sender is the content of c:, else of e:, also where these are not to be
+	// Container is the content of c:, else of e:, also where these are not to be
 	// read: it tells senders apart.
-	Sender []byte
+	Container []byte
 }
 
 // A Parser reads metric lines. Its zero value is ready and ignores what a
@@ -262,15 +262,15 @@ func (p *Parser) field(f []byte) error {
 		if value, ok := bytes.CutPrefix(f, []byte("card:")); ok && p.ClientOrigin {
 			p.m.Cardinality = value
 		} else if value, ok := bytes.CutPrefix(f, []byte("c:")); ok {
-			p.m.Sender = value
+			p.m.Container = value
 			if p.ClientOrigin {
 				p.m.ContainerID = value
 			}
 		}
 	case 'e':
 		if value, ok := bytes.CutPrefix(f, []byte("e:")); ok {
-			if p.m.Sender == nil {
-				p.m.Sender = value
+			if p.m.Container == nil {
+				p.m.Container = value
 			}
 			if p.ClientOrigin {
 				p.m.External = value
