@@ -217,6 +217,9 @@ func TestReady(t *testing.T) {
 			passed.Store(int64(tt.after))
 			c <- batch(1)
 			eventually(t, "the second answers", func() bool { return answered(2) })
+			if !tt.ready { // the second answers may be to what was asked before
+				eventually(t, "it is not ready", func() bool { return f.Ready() != nil })
+			}
 			err = f.Ready()
 			if tt.ready != (err == nil) {
 				t.Fatalf("ready: %v", err)
@@ -288,6 +291,7 @@ func TestSplitting(t *testing.T) {
 	series = append(series[:5000:5000], append([]metric.Series{huge}, series[5000:]...)...)
 	c, end := run(t, f)
 	c <- Batch{Series: series}
+	eventually(t, "all arrives", func() bool { s := f.Status()[0]; return s.DeliveredPts+s.DroppedPts == 25_001 })
 	end()
 	if diff := cmp.Diff(sequence(25_000), in.got()); diff != "" {
 		t.Errorf("(-want +got):\n%.2000s", diff)
