@@ -471,7 +471,7 @@ func TestEventsAndServiceChecks(t *testing.T) {
 	if err := s.Print(&text); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"taken: 2 samples (h 2), 1 events, 1 service checks", "dropped: 1 lines (blocklist 1)"} {
+	for _, want := range []string{"came in: 2 samples (h 2), 1 events, 1 service checks", "dropped: 1 lines (blocklist 1)"} {
 		if !strings.Contains(text.String(), want) {
 			t.Errorf("status does not say %q:\n%s", want, &text)
 		}

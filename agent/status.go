@@ -60,7 +60,7 @@ type OriginStatus struct {
 
 // Taken is what has come in since the start, and what was dropped of it.
 type Taken struct {
-	Samples       map[string]uint64 `json:"samples"` // by DogStatsD type
+	Samples       map[string]uint64 `json:"samples"` // by DogStatsD type, those included that were dropped once they were read
 	Events        uint64            `json:"events"`
 	ServiceChecks uint64            `json:"service_checks"`
 	Dropped       map[string]uint64 `json:"dropped,omitempty"` // lines by reason, those that cannot be read included
@@ -133,7 +133,7 @@ func (s *Status) Print(w io.Writer) error {
 
 func (t *Taken) print(p *printer) {
 	samples, by := sumOf(t.Samples)
-	p.line("  taken: %d samples%s, %d events, %d service checks", samples, by, t.Events, t.ServiceChecks)
+	p.line("  came in: %d samples%s, %d events, %d service checks", samples, by, t.Events, t.ServiceChecks)
 	if dropped, by := sumOf(t.Dropped); dropped > 0 {
 		p.line("  dropped: %d lines%s", dropped, by)
 	}
