@@ -27,10 +27,11 @@ var imports = map[string][]string{
 	"env":          {},
 	"health":       {},
 	"datadog":      {"metric"},
+	"valuestream":  {},
 	"query":        {"metric"},
 	"agent":        {"metric", "env", "health", "datadog"},
-	"backend":      {"metric", "query", "env", "health"},
-	"clusteragent": {"metric", "query", "env", "health", "datadog"},
+	"backend":      {"metric", "query", "env", "health", "valuestream"},
+	"clusteragent": {"metric", "query", "env", "health", "datadog", "valuestream"},
 	"cli":          {"metric", "query", "datadog"},
 	"cmd":          {"*"},
 	"charts":       {},
@@ -40,6 +41,8 @@ var imports = map[string][]string{
 // testImports may also be imported by the tests of the folder.
 var testImports = map[string][]string{
 	"agent": {"query"},
+	// The other end of the value stream.
+	"clusteragent": {"backend"},
 	"cli":   {"clusteragent", "backend"},
 }
 

@@ -168,6 +168,9 @@ func (a *agent) newSource() error {
 	}
 	if a.cfg.Ours {
 		o.Check = checkQuery
+		if a.cfg.Stream {
+			o.Stream = source.OpenStream(a.cfg.Endpoint, a.cfg.APIKey, a.cfg.AppKey)
+		}
 	}
 	a.source, err = source.New(o)
 	return err // names itself

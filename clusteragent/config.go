@@ -29,6 +29,7 @@ type Config struct {
 	Ours     bool   // the endpoint is a Kelpie backend: its language is judged here
 	APIKey   string
 	AppKey   string
+	Stream   bool   // values are pushed by a Kelpie backend, and polled only while they are not
 	KeysHint string // where the keys are mended, for messages
 
 	Interval time.Duration // between two polls of a query
@@ -96,6 +97,7 @@ func FromEnv(lookup func(string) (string, bool)) (Config, error) {
 		Endpoint: r.String("", emp+"ENDPOINT", "DATADOG_HOST"),
 		APIKey:   r.String(r.String("", "DD_API_KEY"), emp+"API_KEY"),
 		AppKey:   r.String(r.String("", "DD_APP_KEY"), emp+"APP_KEY"),
+		Stream:   r.Bool(true, "KELPIE_VALUE_STREAM"),
 		KeysHint: "DD_API_KEY and DD_APP_KEY of the cluster agent",
 
 		Interval: r.Seconds(30*time.Second, emp+"POLLING_INTERVAL", emp+"REFRESH_PERIOD"),

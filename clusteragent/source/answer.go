@@ -20,6 +20,7 @@ type outcome struct {
 	series string // name{scope} of the series, for telemetry
 	err    *Error
 	blamed bool // err is the source's, and the query's size its cause
+	pushed bool // nobody asked
 }
 
 // answers assigns resp's series to the n queries of its request.

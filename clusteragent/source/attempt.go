@@ -122,9 +122,12 @@ func (p *Poller) record(k Key, o outcome, now time.Time) {
 		s.failures = 0
 	}
 	s.settle()
-	owners := make([]string, 0, len(s.owners))
-	for owner := range s.owners {
-		owners = append(owners, owner)
+	s.pushed = o.pushed
+	var owners []string
+	if o.pushed && (before == nil) == (o.err == nil) && now.Sub(s.told) < p.opts.Period {
+		s.quiet = true // a value may change many times a second; confirm tells them
+	} else {
+		owners = s.tell(now)
 	}
 	notify := p.notify
 	p.mu.Unlock()

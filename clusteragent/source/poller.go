@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -34,6 +35,7 @@ type Querier interface {
 // Options configures a Poller. Querier is required.
 type Options struct {
 	Querier    Querier
+	Stream     *Stream               // pushes values, instead of polling while it is there; nil for a source that has none
 	SourceURL  string                // shown in messages; without credentials
 	KeysHint   string                // where the keys are mended; shown when they are refused
 	Check      func(string) error    // judges a query before it leaves the process; nil means Shape
@@ -48,12 +50,15 @@ type Options struct {
 // A Poller keeps the newest value of each query in use. All its methods may be
 // called concurrently; only Await and AwaitAll wait for the source.
 type Poller struct {
-	opts  Options
-	tel   *telemetry
-	fresh chan struct{} // holds a token when a query without attempt may exist
+	opts    Options
+	tel     *telemetry
+	fresh   chan struct{} // holds a token when a query without attempt may exist
+	used    chan struct{} // holds a token when the queries in use have changed
+	overdue atomic.Bool   // all queries are to be polled now
 
 	mu          sync.RWMutex // guards what follows
 	queries     map[Key]*state
+	texts       map[string][]Key // of queries, by their text
 	owners      map[string][]Key
 	notify      func(owner string)
 	pausedUntil time.Time
@@ -68,6 +73,16 @@ type state struct {
 	inFlight bool
 	settled  chan struct{} // closed once there is something to tell, or no use any more; nil after that
 	series   string        // label of the telemetry shown, or ""
+
+	pushed bool      // the stream has said what it is worth
+	quiet  bool      // a pushed value has changed since the owners were told
+	told   time.Time // when they were
+}
+
+// tell returns the owners, who are about to be told.
+func (s *state) tell(now time.Time) []string {
+	s.quiet, s.told = false, now
+	return slices.Collect(maps.Keys(s.owners))
 }
 
 // Status is the source's own health.
@@ -78,6 +93,8 @@ type Status struct {
 	LastError   string    `json:"last_error,omitempty"`
 	LastErrorAt time.Time `json:"last_error_at,omitzero"`
 	Queries     int       `json:"queries"`
+	Streaming   bool      `json:"streaming"` // values are pushed
+	StreamError string    `json:"stream_error,omitempty"`
 }
 
 // New returns a Poller that asks nothing until Run.
@@ -99,8 +116,8 @@ func New(o Options) (*Poller, error) {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	return &Poller{
-		opts: o, tel: newTelemetry(o.Registerer), fresh: make(chan struct{}, 1),
-		queries: map[Key]*state{}, owners: map[string][]Key{}, notify: func(string) {},
+		opts: o, tel: newTelemetry(o.Registerer), fresh: make(chan struct{}, 1), used: make(chan struct{}, 1),
+		queries: map[Key]*state{}, texts: map[string][]Key{}, owners: map[string][]Key{}, notify: func(string) {},
 		status: Status{URL: o.SourceURL, Period: o.Period.Seconds()},
 	}, nil
 }
@@ -128,6 +145,8 @@ func (p *Poller) Use(owner string, keys ...Key) {
 		if s == nil {
 			s = &state{owners: map[string]struct{}{}, settled: make(chan struct{})}
 			p.queries[k] = s
+			p.share(k, s)
+			p.texts[k.Query] = append(p.texts[k.Query], k)
 			added = true
 		}
 		s.owners[owner] = struct{}{}
@@ -143,8 +162,23 @@ func (p *Poller) Use(owner string, keys ...Key) {
 		p.owners[owner] = slices.Clone(keys)
 	}
 	p.tel.queries.Set(float64(len(p.queries)))
+	select {
+	case p.used <- struct{}{}:
+	default:
+	}
 	if added {
 		p.wake()
+	}
+}
+
+// share gives a new query what is pushed for the same text in another window.
+func (p *Poller) share(k Key, s *state) {
+	for _, other := range p.texts[k.Query] {
+		if o := p.queries[other]; o.pushed {
+			s.reading, s.pushed = o.reading, true
+			s.settle()
+			return
+		}
 	}
 }
 
@@ -155,6 +189,9 @@ func (p *Poller) release(owner string, k Key) {
 		p.tel.forget(s.series)
 		s.settle()
 		delete(p.queries, k)
+		if p.texts[k.Query] = slices.DeleteFunc(p.texts[k.Query], func(other Key) bool { return other == k }); len(p.texts[k.Query]) == 0 {
+			delete(p.texts, k.Query)
+		}
 	}
 }
 
@@ -195,6 +232,9 @@ func (p *Poller) Run(ctx context.Context) error {
 			case <-ctx.Done():
 				return nil
 			case <-tick.C:
+				if p.streaming() {
+					continue
+				}
 				start := time.Now()
 				p.poll(ctx, func(*state) bool { return true })
 				p.tel.elapsed.Observe(time.Since(start).Seconds())
@@ -213,10 +253,20 @@ func (p *Poller) Run(ctx context.Context) error {
 			case <-ctx.Done():
 				return nil
 			case <-time.After(coalesce):
-				p.poll(ctx, func(s *state) bool { return s.reading.Attempted.IsZero() })
 			}
+			if p.streaming() {
+				continue // it is asked for its value as it is wanted
+			}
+			all := p.overdue.Swap(false)
+			p.poll(ctx, func(s *state) bool { return all || s.reading.Attempted.IsZero() })
 		}
 	})
+	if p.opts.Stream != nil {
+		g.Go(func() error {
+			p.follow(ctx)
+			return nil
+		})
+	}
 	return g.Wait()
 }
 
@@ -251,9 +301,7 @@ func (p *Poller) due(now time.Time, want func(*state) bool) (clean, suspect []Ke
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	paused := now.Before(p.pausedUntil)
-	keys := slices.SortedFunc(maps.Keys(p.queries), func(a, b Key) int {
-		return cmp.Or(cmp.Compare(a.Query, b.Query), cmp.Compare(a.Window, b.Window))
-	})
+	keys := slices.SortedFunc(maps.Keys(p.queries), compareKeys)
 	for _, k := range keys {
 		s := p.queries[k]
 		if s.inFlight || !want(s) || s.reading.Err != nil && now.Before(s.reading.Err.RetryAt) {
@@ -271,6 +319,10 @@ func (p *Poller) due(now time.Time, want func(*state) bool) (clean, suspect []Ke
 		}
 	}
 	return clean, suspect
+}
+
+func compareKeys(a, b Key) int {
+	return cmp.Or(cmp.Compare(a.Query, b.Query), cmp.Compare(a.Window, b.Window))
 }
 
 // paused reports whether the source asked for a pause that is not over.

@@ -10,13 +10,14 @@ import (
 // of Datadog's cluster agent, which its dashboards and its check read; the
 // constant label join_leader is theirs as well.
 type telemetry struct {
-	requests *prometheus.CounterVec // by class of answer
-	failures *prometheus.CounterVec // attempts of queries, by reason
-	value    *prometheus.GaugeVec   // by series
-	delay    *prometheus.GaugeVec   // by series
-	updated  *prometheus.CounterVec // by series
-	elapsed  prometheus.Histogram   // of a cycle
-	queries  prometheus.Gauge       // in use
+	requests  *prometheus.CounterVec // by class of answer
+	failures  *prometheus.CounterVec // attempts of queries, by reason
+	value     *prometheus.GaugeVec   // by series
+	delay     *prometheus.GaugeVec   // by series
+	updated   *prometheus.CounterVec // by series
+	elapsed   prometheus.Histogram   // of a cycle
+	queries   prometheus.Gauge       // in use
+	streaming prometheus.Gauge       // 1 while values are pushed
 }
 
 func newTelemetry(reg prometheus.Registerer) *telemetry {
@@ -37,9 +38,11 @@ func newTelemetry(reg prometheus.Registerer) *telemetry {
 			Help: "Seconds that a polling cycle takes.", Buckets: []float64{0.5, 1, 5, 10, 20, 30, 60, 120, 300}}),
 		queries: prometheus.NewGauge(prometheus.GaugeOpts{Name: "kelpie_external_metrics_queries",
 			Help: "Distinct queries in use."}),
+		streaming: prometheus.NewGauge(prometheus.GaugeOpts{Name: "kelpie_external_metrics_streaming",
+			Help: "1 while the source pushes values, 0 while it is polled."}),
 	}
 	if reg != nil {
-		reg.MustRegister(t.requests, t.failures, t.value, t.delay, t.updated, t.elapsed, t.queries)
+		reg.MustRegister(t.requests, t.failures, t.value, t.delay, t.updated, t.elapsed, t.queries, t.streaming)
 	}
 	return t
 }
