@@ -211,7 +211,7 @@ func update(id uint64, n note) *vs.Update {
 	return u
 }
 
-const noData = "no series that the query selects has a point in its window: check the metric name and the tags in its scope, and that the application sends it"
+const noData = "the query matches no series with a point in its window: check the metric name and the tags in its scope, and that the application sends it"
 
 // reason sorts an error of a query into those of the wire. e is nil for one that
 // does not stand.

@@ -79,7 +79,14 @@ func printStatus(w io.Writer, s clusteragent.Status, now time.Time) error {
 	if s.Registration != "" {
 		fmt.Fprintf(&b, "APIService:    %s\n", s.Registration)
 	}
-	fmt.Fprintf(&b, "Source:        %s\n  queries:      %d, polled every %gs\n  last success: %s\n",
+	how := "polled every %gs"
+	switch {
+	case s.Source.Streaming:
+		how = "values are pushed; otherwise polled every %gs"
+	case s.Source.StreamError != "":
+		how += ", as there is no value stream: " + strings.ReplaceAll(s.Source.StreamError, "%", "%%")
+	}
+	fmt.Fprintf(&b, "Source:        %s\n  queries:      %d, "+how+"\n  last success: %s\n",
 		s.Source.URL, s.Source.Queries, s.Source.Period, ago(s.Source.LastSuccess))
 	if s.Source.LastError != "" {
 		fmt.Fprintf(&b, "  last error:   %s: %s\n", ago(s.Source.LastErrorAt), s.Source.LastError)

@@ -29,7 +29,7 @@ func load(ctx context.Context, r *Run) error {
 		return err
 	}
 	began := time.Now()
-	r.table("", "req/s", "served", "replicas", "ready")
+	r.table("", "req/s", "served", "age", "replicas", "ready")
 	if err := r.watch(ctx, began, upLimit, func(s scale) bool { return s.spec == 5 }); err != nil {
 		return fmt.Errorf("scale up: %w\n%s", err, r.why(ctx))
 	}
@@ -87,7 +87,8 @@ func (r *Run) watch(ctx context.Context, began time.Time, limit time.Duration, d
 			if v, err := r.newest(ctx, requestRate); err == nil {
 				rate = fmt.Sprintf("%.1f", v)
 			}
-			r.table(fmt.Sprintf("%3.0fs", time.Since(began).Seconds()), rate, r.served(ctx), fmt.Sprint(s.spec), fmt.Sprint(s.ready))
+			value, age := r.served(ctx)
+			r.table(fmt.Sprintf("%3.0fs", time.Since(began).Seconds()), rate, value, age, fmt.Sprint(s.spec), fmt.Sprint(s.ready))
 			last, printed = s, time.Now()
 		}
 		if !done(s) {
@@ -97,8 +98,8 @@ func (r *Run) watch(ctx context.Context, began time.Time, limit time.Duration, d
 	})
 }
 
-func (r *Run) table(at, rate, served, replicas, ready string) {
-	r.sayf("%6s  %10s  %10s  %8s  %5s", at, rate, served, replicas, ready)
+func (r *Run) table(at, rate, served, age, replicas, ready string) {
+	r.sayf("%6s  %10s  %10s  %5s  %8s  %5s", at, rate, served, age, replicas, ready)
 }
 
 // metricPath is the external metric that this mode's HPA reads.
@@ -110,13 +111,19 @@ func (r *Run) metricPath() string {
 	return base + `flask.request.rate?labelSelector=kube_deployment%3Dtest-metric-app,kube_namespace%3Dtest`
 }
 
-// served is the value that an HPA would read now, or a dash.
-func (r *Run) served(ctx context.Context) string {
-	var list struct{ Items []struct{ Value string } }
-	if err := r.sh.askJSON(ctx, `kubectl get --raw '`+r.metricPath()+`'`, &list); err != nil || len(list.Items) != 1 {
-		return "-"
+// served is the value that an HPA would read now and how old its newest point is,
+// or dashes.
+func (r *Run) served(ctx context.Context) (value, age string) {
+	var list struct {
+		Items []struct {
+			Value     string
+			Timestamp time.Time
+		}
 	}
-	return list.Items[0].Value
+	if err := r.sh.askJSON(ctx, `kubectl get --raw '`+r.metricPath()+`'`, &list); err != nil || len(list.Items) != 1 {
+		return "-", "-"
+	}
+	return list.Items[0].Value, time.Since(list.Items[0].Timestamp).Truncate(time.Second).String()
 }
 
 // why is what a person would look at when replicas do not move.

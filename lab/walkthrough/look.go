@@ -85,7 +85,7 @@ kubectl rollout status -n datadog deploy/datadog-cluster-agent --timeout=120s`);
 		return err
 	}
 	return until(ctx, 60*time.Second, "a value after the upgrade", func(ctx context.Context) error {
-		if v := r.served(ctx); v == "-" {
+		if v, _ := r.served(ctx); v == "-" {
 			return fmt.Errorf("no value at %s", r.metricPath())
 		}
 		return nil
