@@ -20,8 +20,10 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"kelpie.dev/kelpie/backend/auth"
+	"kelpie.dev/kelpie/backend/eventapi"
 	"kelpie.dev/kelpie/backend/intake"
 	"kelpie.dev/kelpie/backend/queryapi"
+	"kelpie.dev/kelpie/backend/record"
 	"kelpie.dev/kelpie/backend/store"
 	"kelpie.dev/kelpie/health"
 )
@@ -79,7 +81,7 @@ type backend struct {
 	leaving atomic.Bool
 }
 
-// run opens the store, serves until ctx ends, and closes the store.
+// run opens the store and the records, serves until ctx ends, and closes them.
 func (b *backend) run(ctx context.Context) (err error) {
 	if b.deps.Listener != nil {
 		defer func() { _ = b.deps.Listener.Close() }() // also where run does not get to serve
@@ -94,7 +96,15 @@ func (b *backend) run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, st.Close()) }()
-	handler, err := b.handler(st)
+	book, err := record.Open(record.Options{
+		Dir: b.cfg.DataDir, Retention: b.cfg.Retention, MaxEvents: b.cfg.MaxEvents, MaxChecks: b.cfg.MaxChecks, MaxHosts: b.cfg.MaxHosts,
+		Writable: st.Ready, Registerer: b.reg, Log: b.log,
+	})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, book.Close()) }()
+	handler, err := b.handler(st, book)
 	if err != nil {
 		return err
 	}
@@ -104,6 +114,7 @@ func (b *backend) run(ctx context.Context) (err error) {
 	g, gctx := errgroup.WithContext(ctx)
 	keepCtx, stopKeeping := context.WithCancel(context.WithoutCancel(ctx))
 	g.Go(func() error { return st.Run(keepCtx) })
+	g.Go(func() error { return book.Run(keepCtx) })
 	g.Go(func() error { return b.status.meter(keepCtx) })
 	g.Go(func() error {
 		defer stopKeeping()
@@ -113,16 +124,17 @@ func (b *backend) run(ctx context.Context) (err error) {
 }
 
 // handler builds the HTTP side.
-func (b *backend) handler(st *store.Store) (http.Handler, error) {
+func (b *backend) handler(st *store.Store, book *record.Book) (http.Handler, error) {
 	in, err := intake.New(intake.Options{
-		Store: st, Auth: b.keys, BodyBytes: b.cfg.IntakeBodyBytes, DecodeBytes: b.cfg.IntakeDecodeBytes,
+		Store: st, Records: book, Auth: b.keys, BodyBytes: b.cfg.IntakeBodyBytes, DecodeBytes: b.cfg.IntakeDecodeBytes,
 		Registerer: b.reg, Log: b.log,
 	})
 	if err != nil {
 		return nil, err
 	}
+	joined := book.Join(st, st)
 	api, err := queryapi.New(queryapi.Options{
-		Source: st, Catalog: st, Tags: st, Auth: b.keys, Timeout: b.cfg.QueryTimeout, Concurrency: b.cfg.QueryConcurrency,
+		Source: joined, Catalog: st, Tags: joined, Auth: b.keys, Timeout: b.cfg.QueryTimeout, Concurrency: b.cfg.QueryConcurrency,
 		Slow: b.cfg.SlowQuery, Registerer: b.reg, Log: b.log,
 	})
 	if err != nil {
@@ -131,6 +143,7 @@ func (b *backend) handler(st *store.Store) (http.Handler, error) {
 	mux := http.NewServeMux()
 	in.Register(mux)
 	api.Register(mux)
+	eventapi.New(book, b.keys, b.log).Register(mux)
 	mux.HandleFunc("/", notFound)
 	b.status.observe(st, api)
 	return instrument(mux, b.reg), nil

@@ -27,6 +27,7 @@ var (
 	v1Limits      = limits{wire: 3_200_000, decoded: 62_914_560}
 	v2Limits      = limits{wire: 512_000, decoded: 5_242_880}
 	sketchLimits  = limits{wire: 3_200_000, decoded: 5_242_880} // agents send up to 2.5 MiB, of 4 MiB
+	recordLimits  = limits{wire: 3_200_000, decoded: 5_242_880} // agents send up to 2.5 MiB, of 4 MiB
 	ignoredLimits = limits{wire: 16 << 20, decoded: 0}
 )
 

@@ -21,6 +21,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"kelpie.dev/kelpie/backend/answer"
+	"kelpie.dev/kelpie/backend/record"
 	"kelpie.dev/kelpie/metric"
 	"kelpie.dev/kelpie/metric/payload"
 )
@@ -32,6 +33,14 @@ type Appender interface {
 	AppendDistributions(ctx context.Context, distributions []metric.Distribution) error
 }
 
+// Recorder keeps events, service checks and hosts' metadata durably. What it
+// refuses one by one, it has a line for.
+type Recorder interface {
+	AddEvents(ctx context.Context, events []metric.Event) (added []record.Event, refused []string, err error)
+	AddChecks(ctx context.Context, checks []metric.ServiceCheck) (refused []string, err error)
+	SetHost(ctx context.Context, h record.Host) error
+}
+
 // Authorizer checks the API key of a request. Its errors' texts are answered.
 type Authorizer interface {
 	Intake(r *http.Request) error
@@ -41,6 +50,9 @@ type Authorizer interface {
 type Options struct {
 	Store Appender
 	Auth  Authorizer
+	// Records is told of events, service checks and hosts; nil takes them
+	// without effect.
+	Records Recorder
 	// BodyBytes bounds the bodies that are being received, all together, as
 	// they are on the wire; 0 means 64 MiB. Requests beyond wait a little.
 	BodyBytes int64
@@ -54,6 +66,7 @@ type Options struct {
 // Intake serves the routes of Register. See New.
 type Intake struct {
 	store    Appender
+	records  Recorder
 	auth     Authorizer
 	log      *slog.Logger
 	metrics  *metrics
@@ -84,7 +97,7 @@ func New(o Options) (*Intake, error) {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	return &Intake{
-		store: o.Store, auth: o.Auth, log: o.Log, metrics: newMetrics(o.Registerer),
+		store: o.Store, records: o.Records, auth: o.Auth, log: o.Log, metrics: newMetrics(o.Registerer),
 		bodies: semaphore.NewWeighted(o.BodyBytes), decoding: semaphore.NewWeighted(o.DecodeBytes),
 		seldom: rate.Sometimes{First: 5, Interval: 10 * time.Second},
 	}, nil
@@ -95,8 +108,7 @@ func New(o Options) (*Intake, error) {
 var ignoredRoutes = []string{
 	"/api/intake/metrics/v3/series", "/api/intake/metrics/v3/sketches",
 	"/api/intake/metrics/v3beta/series", "/api/intake/metrics/v3beta/sketches",
-	"/api/v1/check_run", "/api/v2/service_checks", "/api/v2/events",
-	"/intake", "/intake/{$}", "/api/v1/metadata", "/api/v2/host_metadata",
+	"/api/v1/metadata",
 	"/api/v1/collector", "/api/v1/container", "/api/v1/discovery", "/api/v1/connections", "/api/v1/orchestrator",
 	"/api/v2/orch", "/api/v2/orchmanif",
 }
@@ -109,7 +121,16 @@ func (in *Intake) Register(mux *http.ServeMux) {
 	mux.HandleFunc("POST /api/beta/sketches", in.sketches)
 	mux.HandleFunc("POST /api/v1/sketches", in.sketches)
 	mux.HandleFunc("POST /api/v1/distribution_points", in.distributionPoints)
-	mux.HandleFunc("POST /api/v1/events", in.event)
+	for route, serve := range map[string]http.HandlerFunc{
+		"/api/v1/check_run": in.checks, "/api/v2/service_checks": in.checks,
+		"/api/v1/events": in.event, "/api/v2/events": in.eventV2,
+		"/intake": in.metadata, "/intake/{$}": in.metadata, "/api/v2/host_metadata": in.metadata,
+	} {
+		if in.records == nil {
+			serve = in.ignore
+		}
+		mux.HandleFunc("POST "+route, serve)
+	}
 	for _, route := range ignoredRoutes {
 		mux.HandleFunc("POST "+route, in.ignore)
 	}
@@ -122,66 +143,77 @@ func (in *Intake) validate(w http.ResponseWriter, r *http.Request) {
 }
 
 func (in *Intake) seriesV1(w http.ResponseWriter, r *http.Request) {
-	if in.take(w, r, v1Limits, in.series(payload.DecodeV1JSON)) {
+	if in.take(w, r, v1Limits, in.series(payload.DecodeV1JSON)) != nil {
 		answer.Raw(w, http.StatusAccepted, "text/json", []byte(`{"status": "ok"}`))
 	}
 }
 
 func (in *Intake) seriesV2(w http.ResponseWriter, r *http.Request) {
 	decode := payload.DecodeV2JSON
-	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err == nil && kind == "application/x-protobuf" {
+	if mediaType(r) == "application/x-protobuf" {
 		decode = payload.DecodeV2
 	}
-	if in.take(w, r, v2Limits, in.series(decode)) {
-		answer.Raw(w, http.StatusAccepted, "application/json", []byte(`{"errors":[]}`))
+	if out := in.take(w, r, v2Limits, in.series(decode)); out != nil {
+		answer.JSON(w, http.StatusAccepted, payload.ErrorBody{Errors: out.lines()})
 	}
 }
 
+// mediaType is the request's content type without its parameters, or "".
+func mediaType(r *http.Request) string {
+	kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	if err != nil {
+		return ""
+	}
+	return kind
+}
+
 func (in *Intake) sketches(w http.ResponseWriter, r *http.Request) {
-	if in.take(w, r, sketchLimits, in.distributions(payload.DecodeSketches)) {
+	if in.take(w, r, sketchLimits, in.distributions(payload.DecodeSketches)) != nil {
 		answer.Raw(w, http.StatusAccepted, "application/json", []byte(`{"status": "ok"}`))
 	}
 }
 
 func (in *Intake) distributionPoints(w http.ResponseWriter, r *http.Request) {
-	if in.take(w, r, v1Limits, in.distributions(payload.DecodeDistributionPoints)) {
+	if in.take(w, r, v1Limits, in.distributions(payload.DecodeDistributionPoints)) != nil {
 		answer.Raw(w, http.StatusAccepted, "text/json", []byte(`{"status": "ok"}`))
 	}
 }
 
-// A decoder reads a body. What it returns stores what was in it.
-type decoder func(body []byte) (store func(context.Context) error, err error)
+// A decoder reads a body. What it returns stores what was in it. What is refused
+// of it alone goes to out.
+type decoder func(body []byte, out *outcome) (store func(context.Context) error, err error)
 
 func (in *Intake) series(decode func([]byte) ([]metric.Series, error)) decoder {
-	return func(body []byte) (func(context.Context) error, error) {
+	return func(body []byte, out *outcome) (func(context.Context) error, error) {
 		series, err := decode(body)
-		series = in.normalize(series)
+		series = in.normalize(series, out)
 		return func(ctx context.Context) error { return in.store.Append(ctx, series) }, err
 	}
 }
 
 func (in *Intake) distributions(decode func([]byte) ([]metric.Distribution, error)) decoder {
-	return func(body []byte) (func(context.Context) error, error) {
+	return func(body []byte, out *outcome) (func(context.Context) error, error) {
 		ds, err := decode(body)
-		ds = in.normalizeDistributions(ds)
+		ds = in.normalizeDistributions(ds, out)
 		return func(ctx context.Context) error { return in.store.AppendDistributions(ctx, ds) }, err
 	}
 }
 
-// take runs a request for series or distributions to its end. It reports
-// whether the points are stored; if not, the error is answered.
-func (in *Intake) take(w http.ResponseWriter, r *http.Request, lim limits, decode decoder) bool {
+// take runs a request to its end. It returns nil where nothing of it is stored;
+// the error is then answered.
+func (in *Intake) take(w http.ResponseWriter, r *http.Request, lim limits, decode decoder) *outcome {
 	if !in.allowed(w, r) {
-		return false
+		return nil
 	}
-	err := in.process(w, r, lim, decode)
-	if err != nil {
+	var out outcome
+	if err := in.process(w, r, lim, func(body []byte) (func(context.Context) error, error) { return decode(body, &out) }); err != nil {
 		in.fail(w, r, err)
+		return nil
 	}
-	return err == nil
+	return &out
 }
 
-func (in *Intake) process(w http.ResponseWriter, r *http.Request, lim limits, decode decoder) error {
+func (in *Intake) process(w http.ResponseWriter, r *http.Request, lim limits, decode func([]byte) (func(context.Context) error, error)) error {
 	wire, done, err := in.receive(w, r, lim)
 	defer done()
 	if err != nil {
@@ -202,10 +234,12 @@ func (in *Intake) process(w http.ResponseWriter, r *http.Request, lim limits, de
 		return &refusal{http.StatusBadRequest, reasonMalformed, []string{"Payload is not in the expected format: " + err.Error()}}
 	}
 	// A client that hangs up must not tear its batch: it would send all of it again.
-	if err := store(context.WithoutCancel(r.Context())); err != nil {
+	err = store(context.WithoutCancel(r.Context()))
+	var no *refusal
+	if err != nil && !errors.As(err, &no) {
 		return &refusal{http.StatusServiceUnavailable, reasonUnavailable, []string{err.Error()}}
 	}
-	return nil
+	return err
 }
 
 // allowed checks the key and answers if it does not hold.

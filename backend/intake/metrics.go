@@ -12,7 +12,22 @@ const (
 	reasonBusy        = "busy"
 	reasonUnavailable = "unavailable"
 	reasonInternal    = "internal"
+	reasonItem        = "item" // the one item of the request cannot be kept
 )
+
+// Reasons for which one series of a request is dropped.
+const (
+	reasonName = "name"
+	reasonHost = "host_too_long"
+	reasonTags = "too_many_tags"
+)
+
+// seriesReasons has a sentence for each of them.
+var seriesReasons = map[string]string{
+	reasonName: "its name has no letter, or more than 200 characters",
+	reasonHost: "its host or device has more than 255 bytes",
+	reasonTags: "it has more than 500 tags",
+}
 
 type metrics struct {
 	refused *prometheus.CounterVec // requests, by reason
@@ -40,10 +55,10 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Help: "Bytes of series and distribution payloads: on the wire, and decoded.",
 		}, []string{"form"}),
 	}
-	for _, r := range []string{reasonForbidden, reasonMalformed, reasonEncoding, reasonTooBig, reasonTimeout, reasonBusy, reasonUnavailable, reasonInternal} {
+	for _, r := range []string{reasonForbidden, reasonMalformed, reasonEncoding, reasonTooBig, reasonTimeout, reasonBusy, reasonUnavailable, reasonInternal, reasonItem} {
 		m.refused.WithLabelValues(r)
 	}
-	for _, r := range []string{"name", "host_too_long", "too_many_tags"} {
+	for r := range seriesReasons {
 		m.series.WithLabelValues(r)
 	}
 	if reg != nil {

@@ -32,7 +32,7 @@ type Event struct {
 }
 
 // AddEvents keeps events, and returns them as they are kept: with a time, their
-// texts within bounds. An event out of time is not kept; refused has a line for
+// texts within bounds and their hosts' tags beside their own. An event out of time is not kept; refused has a line for
 // it. Where there are too many in all, the oldest make room. An error means that
 // none is kept. Tags must be normalized.
 func (b *Book) AddEvents(ctx context.Context, events []metric.Event) (added []Event, refused []string, err error) {
@@ -51,6 +51,9 @@ func (b *Book) AddEvents(ctx context.Context, events []metric.Event) (added []Ev
 			b.metrics.refused.WithLabelValues(kindEvent, reasonTime).Inc()
 			refused = append(refused, fmt.Sprintf("event %.60q: its time %d is more than 18 hours in the past or 2 hours in the future", e.Title, e.Time))
 			continue
+		}
+		if more := b.HostTags(e.Host); len(more) > 0 {
+			e.Tags = merge(e.Tags, more) // as Datadog does
 		}
 		b.bound(&e)
 		added = append(added, Event{Event: e})
