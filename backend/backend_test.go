@@ -267,6 +267,7 @@ func TestRunFails(t *testing.T) {
 		{"application keys", func(c *Config) { c.AppKeys.Keys = nil }, "set DD_APP_KEY"},
 		{"data directory", func(c *Config) { c.DataDir = "/dev/null/x" }, "KELPIE_DATA_DIR must be writable"},
 		{"address", func(c *Config) { c.Listen = taken.Addr().String() }, "set KELPIE_LISTEN"},
+		{"OTLP address", func(c *Config) { c.OTLPListen = taken.Addr().String() }, "set KELPIE_OTLP_LISTEN"},
 		{"health address", func(c *Config) { c.Health = taken.Addr().String() }, "set DD_HEALTH_PORT"},
 		{"retention", func(c *Config) { c.Retention = time.Second }, "KELPIE_RETENTION"},
 	} {

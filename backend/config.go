@@ -14,7 +14,10 @@ import (
 type Config struct {
 	DataDir string // KELPIE_DATA_DIR: where series are kept; /var/lib/kelpie
 	Listen  string // KELPIE_LISTEN: host:port of intake and query API; :8080
-	Health  string // DD_HEALTH_PORT: host:port of health, metrics and status; :8081
+	// OTLPListen is a second host:port of the same, where OTLP's exporters look:
+	// KELPIE_OTLP_LISTEN; "" is :4317 where that is free, "off" is none.
+	OTLPListen string
+	Health     string // DD_HEALTH_PORT: host:port of health, metrics and status; :8081
 
 	APIKeys auth.Source // DD_API_KEY, KELPIE_API_KEYS (list), KELPIE_API_KEYS_FILE (list of files or directories)
 	AppKeys auth.Source // DD_APP_KEY, KELPIE_APP_KEYS, KELPIE_APP_KEYS_FILE
@@ -44,9 +47,10 @@ type Config struct {
 func FromEnv(lookup func(string) (string, bool)) (Config, error) {
 	r := env.New(lookup)
 	c := Config{
-		DataDir: r.String("/var/lib/kelpie", "KELPIE_DATA_DIR"),
-		Listen:  r.String(":8080", "KELPIE_LISTEN"),
-		Health:  fmt.Sprintf(":%d", r.Int(8081, "DD_HEALTH_PORT")),
+		DataDir:    r.String("/var/lib/kelpie", "KELPIE_DATA_DIR"),
+		Listen:     r.String(":8080", "KELPIE_LISTEN"),
+		OTLPListen: r.String("", "KELPIE_OTLP_LISTEN"),
+		Health:     fmt.Sprintf(":%d", r.Int(8081, "DD_HEALTH_PORT")),
 
 		APIKeys: auth.Source{
 			Keys:  append(r.List("KELPIE_API_KEYS"), r.String("", "DD_API_KEY")),

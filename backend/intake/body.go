@@ -28,6 +28,7 @@ var (
 	v2Limits      = limits{wire: 512_000, decoded: 5_242_880}
 	sketchLimits  = limits{wire: 3_200_000, decoded: 5_242_880} // agents send up to 2.5 MiB, of 4 MiB
 	recordLimits  = limits{wire: 3_200_000, decoded: 5_242_880} // agents send up to 2.5 MiB, of 4 MiB
+	otlpLimits    = limits{wire: 4 << 20, decoded: 8 << 20}     // gRPC's own limit of a message is 4 MiB
 	ignoredLimits = limits{wire: 16 << 20, decoded: 0}
 )
 

@@ -19,8 +19,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/semaphore"
 	"golang.org/x/time/rate"
+	"google.golang.org/grpc"
 
 	"kelpie.dev/kelpie/backend/answer"
+	"kelpie.dev/kelpie/backend/dialect"
 	"kelpie.dev/kelpie/backend/record"
 	"kelpie.dev/kelpie/metric"
 	"kelpie.dev/kelpie/metric/payload"
@@ -59,6 +61,7 @@ type Options struct {
 	// DecodeBytes bounds the bodies that are being decoded, all together, as
 	// they are when decompressed; 0 means 128 MiB.
 	DecodeBytes int64
+	Now         func() time.Time      // nil means time.Now
 	Registerer  prometheus.Registerer // nil registers nothing
 	Log         *slog.Logger          // nil discards
 }
@@ -72,6 +75,9 @@ type Intake struct {
 	metrics  *metrics
 	bodies   *semaphore.Weighted
 	decoding *semaphore.Weighted
+	foreign  *dialect.Translator
+	grpc     *grpc.Server
+	now      func() time.Time
 	seldom   rate.Sometimes
 	told     sync.Map // routes that the log called ignored
 }
@@ -96,11 +102,17 @@ func New(o Options) (*Intake, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Intake{
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	in := &Intake{
 		store: o.Store, records: o.Records, auth: o.Auth, log: o.Log, metrics: newMetrics(o.Registerer),
 		bodies: semaphore.NewWeighted(o.BodyBytes), decoding: semaphore.NewWeighted(o.DecodeBytes),
+		foreign: dialect.New(dialect.Options{Began: o.Now()}), now: o.Now,
 		seldom: rate.Sometimes{First: 5, Interval: 10 * time.Second},
-	}, nil
+	}
+	in.grpc = in.newGRPC()
+	return in, nil
 }
 
 // Routes that agents use and that are taken without effect. Answering 404 would
@@ -121,6 +133,9 @@ func (in *Intake) Register(mux *http.ServeMux) {
 	mux.HandleFunc("POST /api/beta/sketches", in.sketches)
 	mux.HandleFunc("POST /api/v1/sketches", in.sketches)
 	mux.HandleFunc("POST /api/v1/distribution_points", in.distributionPoints)
+	mux.HandleFunc("POST /v1/metrics", in.otlp)
+	mux.HandleFunc("POST /api/intake/otlp/v1/metrics", in.otlp) // Datadog's own path
+	mux.HandleFunc("POST "+otlpMethod, in.otlpGRPC)
 	for route, serve := range map[string]http.HandlerFunc{
 		"/api/v1/check_run": in.checks, "/api/v2/service_checks": in.checks,
 		"/api/v1/events": in.event, "/api/v2/events": in.eventV2,
@@ -227,19 +242,28 @@ func (in *Intake) process(w http.ResponseWriter, r *http.Request, lim limits, de
 	in.metrics.bytes.WithLabelValues("wire").Add(float64(len(wire)))
 	in.metrics.bytes.WithLabelValues("decoded").Add(float64(len(body)))
 	store, err := decode(body)
-	if errors.Is(err, payload.ErrTooManySeries) {
-		return &refusal{http.StatusRequestEntityTooLarge, reasonTooBig, []string{"Payload too big", err.Error()}}
-	}
 	if err != nil {
-		return &refusal{http.StatusBadRequest, reasonMalformed, []string{"Payload is not in the expected format: " + err.Error()}}
+		return undecoded(err)
 	}
 	// A client that hangs up must not tear its batch: it would send all of it again.
-	err = store(context.WithoutCancel(r.Context()))
-	var no *refusal
-	if err != nil && !errors.As(err, &no) {
-		return &refusal{http.StatusServiceUnavailable, reasonUnavailable, []string{err.Error()}}
+	return unstored(store(context.WithoutCancel(r.Context())))
+}
+
+// undecoded is the refusal of a body that cannot be decoded.
+func undecoded(err error) error {
+	if errors.Is(err, payload.ErrTooManySeries) || errors.Is(err, dialect.ErrTooMuch) {
+		return &refusal{http.StatusRequestEntityTooLarge, reasonTooBig, []string{"Payload too big", err.Error()}}
 	}
-	return err
+	return &refusal{http.StatusBadRequest, reasonMalformed, []string{"Payload is not in the expected format: " + err.Error()}}
+}
+
+// unstored is the refusal of what could not be stored; nil stays nil.
+func unstored(err error) error {
+	var no *refusal
+	if err == nil || errors.As(err, &no) {
+		return err
+	}
+	return &refusal{http.StatusServiceUnavailable, reasonUnavailable, []string{err.Error()}}
 }
 
 // allowed checks the key and answers if it does not hold.
@@ -262,16 +286,27 @@ func (e *refusal) Error() string { return e.messages[len(e.messages)-1] }
 
 // fail answers err, counts it, and logs the first few of them.
 func (in *Intake) fail(w http.ResponseWriter, r *http.Request, err error) {
+	no := in.refused(r.Pattern, r.RemoteAddr, err)
+	hangUp(w, no)
+	answer.Error(w, no.code, no.messages...)
+}
+
+// refused counts err, logs the first few, and returns it as a refusal.
+func (in *Intake) refused(route, client string, err error) *refusal {
 	var no *refusal
 	if !errors.As(err, &no) {
 		no = &refusal{http.StatusInternalServerError, reasonInternal, []string{err.Error()}}
 	}
 	in.metrics.refused.WithLabelValues(no.reason).Inc()
 	in.seldom.Do(func() {
-		in.log.Warn("request refused", "route", r.Pattern, "code", no.code, "reason", no.reason, "error", no.Error(), "client", r.RemoteAddr)
+		in.log.Warn("request refused", "route", route, "code", no.code, "reason", no.reason, "error", no.Error(), "client", client)
 	})
+	return no
+}
+
+// hangUp ends the connection where the rest of the body is not worth reading.
+func hangUp(w http.ResponseWriter, no *refusal) {
 	if no.code == http.StatusRequestEntityTooLarge || no.code == http.StatusRequestTimeout {
-		w.Header().Set("Connection", "close") // the rest of the body is not worth reading
+		w.Header().Set("Connection", "close")
 	}
-	answer.Error(w, no.code, no.messages...)
 }

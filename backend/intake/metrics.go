@@ -34,7 +34,14 @@ type metrics struct {
 	series  *prometheus.CounterVec // series, by reason
 	ignored *prometheus.CounterVec // requests, by route
 	bytes   *prometheus.CounterVec // of bodies, by form
+	foreign *prometheus.CounterVec // points, by dialect and outcome
 }
+
+// dialects are the labels of what Datadog's agents do not speak.
+const (
+	dialectOTLP  = "otlp"
+	dialectWrite = "remote_write"
+)
 
 func newMetrics(reg prometheus.Registerer) *metrics {
 	m := &metrics{
@@ -55,6 +62,15 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Help: "Bytes of series and distribution payloads: on the wire, and decoded.",
 		}, []string{"form"}),
 	}
+	m.foreign = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "kelpie_backend_foreign_points_total",
+		Help: "Points of OTLP and remote write: taken, refused, first of a cumulative stream, repeated, or stating that there is none.",
+	}, []string{"dialect", "outcome"})
+	for _, d := range []string{dialectOTLP, dialectWrite} {
+		for _, o := range []string{"taken", "refused", "first", "repeated", "stale"} {
+			m.foreign.WithLabelValues(d, o)
+		}
+	}
 	for _, r := range []string{reasonForbidden, reasonMalformed, reasonEncoding, reasonTooBig, reasonTimeout, reasonBusy, reasonUnavailable, reasonInternal, reasonItem} {
 		m.refused.WithLabelValues(r)
 	}
@@ -62,7 +78,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		m.series.WithLabelValues(r)
 	}
 	if reg != nil {
-		reg.MustRegister(m.refused, m.series, m.ignored, m.bytes)
+		reg.MustRegister(m.refused, m.series, m.ignored, m.bytes, m.foreign)
 	}
 	return m
 }
