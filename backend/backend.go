@@ -126,7 +126,7 @@ func (b *backend) run(ctx context.Context) (err error) {
 // handler builds the HTTP side.
 func (b *backend) handler(st *store.Store, book *record.Book) (http.Handler, error) {
 	in, err := intake.New(intake.Options{
-		Store: st, Records: book, Auth: b.keys, BodyBytes: b.cfg.IntakeBodyBytes, DecodeBytes: b.cfg.IntakeDecodeBytes,
+		Store: st, Records: book, RawKeys: book, Auth: b.keys, BodyBytes: b.cfg.IntakeBodyBytes, DecodeBytes: b.cfg.IntakeDecodeBytes,
 		Registerer: b.reg, Log: b.log,
 	})
 	if err != nil {

@@ -85,6 +85,11 @@ type Batch struct {
 	Again   int      // points that are not newer than one of their stream, as a repeated body has
 	Stale   int      // points that say that there is none
 
+	// Of remote write: keys of tags that are to be stored as they are, and how
+	// many samples and histograms were taken.
+	Raw                 map[string]bool
+	Samples, Histograms int
+
 	t    *Translator
 	now  time.Time
 	bins int
@@ -204,7 +209,7 @@ func (b *Batch) advance(key streamKey, name string, p stream) (added stream, sec
 	b.undo = append(b.undo, undo{key: key, was: was, at: p.at})
 	from := p.start
 	switch {
-	case was == nil && (p.start <= t.opts.Began.UnixNano() || p.start >= p.at):
+	case was == nil && (p.start == 0 || p.start >= p.at || !time.Unix(0, p.start).After(t.opts.Began)):
 		b.First++
 		return stream{}, 0, false
 	case was == nil:

@@ -43,6 +43,12 @@ type Recorder interface {
 	SetHost(ctx context.Context, h record.Host) error
 }
 
+// A RawKeeper is told of keys of tags before tags with them are stored as they
+// were sent. After a *record.LimitError they may not be.
+type RawKeeper interface {
+	AddRawKeys(ctx context.Context, keys map[string]bool) error
+}
+
 // Authorizer checks the API key of a request. Its errors' texts are answered.
 type Authorizer interface {
 	Intake(r *http.Request) error
@@ -55,6 +61,9 @@ type Options struct {
 	// Records is told of events, service checks and hosts; nil takes them
 	// without effect.
 	Records Recorder
+	// RawKeys is told of labels of remote write that are not as Datadog
+	// normalizes tags; nil normalizes them.
+	RawKeys RawKeeper
 	// BodyBytes bounds the bodies that are being received, all together, as
 	// they are on the wire; 0 means 64 MiB. Requests beyond wait a little.
 	BodyBytes int64
@@ -70,6 +79,7 @@ type Options struct {
 type Intake struct {
 	store    Appender
 	records  Recorder
+	rawKeys  RawKeeper
 	auth     Authorizer
 	log      *slog.Logger
 	metrics  *metrics
@@ -106,7 +116,7 @@ func New(o Options) (*Intake, error) {
 		o.Now = time.Now
 	}
 	in := &Intake{
-		store: o.Store, records: o.Records, auth: o.Auth, log: o.Log, metrics: newMetrics(o.Registerer),
+		store: o.Store, records: o.Records, rawKeys: o.RawKeys, auth: o.Auth, log: o.Log, metrics: newMetrics(o.Registerer),
 		bodies: semaphore.NewWeighted(o.BodyBytes), decoding: semaphore.NewWeighted(o.DecodeBytes),
 		foreign: dialect.New(dialect.Options{Began: o.Now()}), now: o.Now,
 		seldom: rate.Sometimes{First: 5, Interval: 10 * time.Second},
@@ -136,6 +146,8 @@ func (in *Intake) Register(mux *http.ServeMux) {
 	mux.HandleFunc("POST /v1/metrics", in.otlp)
 	mux.HandleFunc("POST /api/intake/otlp/v1/metrics", in.otlp) // Datadog's own path
 	mux.HandleFunc("POST "+otlpMethod, in.otlpGRPC)
+	mux.HandleFunc("POST /api/v1/write", in.remoteWrite)
+	mux.HandleFunc("POST /prometheus/api/v1/write", in.remoteWrite)
 	for route, serve := range map[string]http.HandlerFunc{
 		"/api/v1/check_run": in.checks, "/api/v2/service_checks": in.checks,
 		"/api/v1/events": in.event, "/api/v2/events": in.eventV2,

@@ -81,7 +81,7 @@ func newFixture(t testing.TB) *fixture {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = f.book.Close() })
-	f.in, err = New(Options{Store: f.store, Records: f.book, Auth: &auth.Checker{API: keys, App: keys}, Registerer: f.reg, Log: slog.New(slog.NewTextHandler(&f.log, nil))})
+	f.in, err = New(Options{Store: f.store, Records: f.book, RawKeys: f.book, Auth: &auth.Checker{API: keys, App: keys}, Registerer: f.reg, Log: slog.New(slog.NewTextHandler(&f.log, nil))})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -53,18 +53,28 @@ func (in *Intake) otlpHTTP(w http.ResponseWriter, r *http.Request, kind string) 
 // on the way is noted in b.
 func (in *Intake) storeForeign(ctx context.Context, b *dialect.Batch, name string) error {
 	var out outcome
-	series, ds := in.normalize(b.Series, &out), in.normalizeDistributions(b.Distributions, &out)
-	err := in.store.Append(ctx, series)
-	if err == nil {
-		err = in.store.AppendDistributions(ctx, ds)
-	}
-	if err != nil {
+	if err := in.appendForeign(ctx, b, &out); err != nil {
 		b.Undo()
 		return err
 	}
 	b.Refuse(out.count(), out.lines()...)
 	in.countForeign(b, name)
 	return nil
+}
+
+func (in *Intake) appendForeign(ctx context.Context, b *dialect.Batch, out *outcome) error {
+	series, ds := b.Series, b.Distributions
+	raw, err := in.keepRaw(ctx, b)
+	if err != nil {
+		return err
+	}
+	if !raw {
+		series, ds = in.normalize(series, out), in.normalizeDistributions(ds, out)
+	}
+	if err := in.store.Append(ctx, series); err != nil {
+		return err
+	}
+	return in.store.AppendDistributions(ctx, ds)
 }
 
 func (in *Intake) countForeign(b *dialect.Batch, name string) {
