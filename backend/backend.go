@@ -96,10 +96,7 @@ func (b *backend) run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, st.Close()) }()
-	book, err := record.Open(record.Options{
-		Dir: b.cfg.DataDir, Retention: b.cfg.Retention, MaxEvents: b.cfg.MaxEvents, MaxChecks: b.cfg.MaxChecks, MaxHosts: b.cfg.MaxHosts,
-		Writable: st.Ready, Registerer: b.reg, Log: b.log,
-	})
+	book, err := b.openBook(st)
 	if err != nil {
 		return err
 	}
@@ -118,9 +115,17 @@ func (b *backend) run(ctx context.Context) (err error) {
 	g.Go(func() error { return b.status.meter(keepCtx) })
 	g.Go(func() error {
 		defer stopKeeping()
-		return b.serve(gctx, handler)
+		return b.serve(gctx, b.newServer(handler))
 	})
 	return g.Wait()
+}
+
+// openBook opens the records beside the store, whose disk they share.
+func (b *backend) openBook(st *store.Store) (*record.Book, error) {
+	return record.Open(record.Options{
+		Dir: b.cfg.DataDir, Retention: b.cfg.Retention, MaxEvents: b.cfg.MaxEvents, MaxChecks: b.cfg.MaxChecks, MaxHosts: b.cfg.MaxHosts,
+		Writable: st.Ready, Registerer: b.reg, Log: b.log,
+	})
 }
 
 // handler builds the HTTP side.

@@ -183,7 +183,7 @@ func TestOTLPIsServedOnItsOwnPort(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() {
-		done <- b.serve(ctx, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }))
+		done <- b.serve(ctx, b.newServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })))
 	}()
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	for _, addr := range []string{main, otlp, main, otlp} {

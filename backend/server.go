@@ -48,12 +48,8 @@ func (b *backend) listeners(ctx context.Context) ([]net.Listener, error) {
 	return nil, errors.Join(fmt.Errorf("listen on %s: %w (set KELPIE_OTLP_LISTEN to a free address)", b.cfg.OTLPListen, err), main.Close())
 }
 
-// serve listens and serves until ctx ends, then lets requests under way finish.
-func (b *backend) serve(ctx context.Context, handler http.Handler) error {
-	lns, err := b.listeners(ctx)
-	if err != nil {
-		return err
-	}
+// newServer returns a server whose limits hold for every connection.
+func (b *backend) newServer(handler http.Handler) *http.Server {
 	srv := &http.Server{
 		Handler:           handler,
 		ReadHeaderTimeout: 5 * time.Second,
@@ -67,6 +63,15 @@ func (b *backend) serve(ctx context.Context, handler http.Handler) error {
 	}
 	srv.Protocols.SetHTTP1(true)
 	srv.Protocols.SetUnencryptedHTTP2(true) // for gRPC
+	return srv
+}
+
+// serve listens and serves until ctx ends, then lets requests under way finish.
+func (b *backend) serve(ctx context.Context, srv *http.Server) error {
+	lns, err := b.listeners(ctx)
+	if err != nil {
+		return err
+	}
 	done := make(chan error, len(lns))
 	slots := slotsFor(b.cfg.MaxConnections)
 	for _, ln := range lns {
