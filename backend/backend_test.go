@@ -343,3 +343,17 @@ func TestOnlyTheStoreImportsTheTSDB(t *testing.T) {
 		}
 	}
 }
+
+func TestAnswersTellWhatTheStoreRefuses(t *testing.T) {
+	b := start(t, t.TempDir(), map[string]string{"KELPIE_MAX_SERIES_PER_METRIC": "1"})
+	now := time.Now().Unix()
+	code, body := b.do(t, "POST", "/api/v2/series", fmt.Sprintf(`{"series":[{"metric":"m","tags":["a:1"],"points":[{"timestamp":%[1]d,"value":1},{"timestamp":5,"value":1},{"timestamp":6,"value":1}]},
+		{"metric":"m","tags":["a:2"],"points":[{"timestamp":%[1]d,"value":1}]}]}`, now))
+	const want = `{"errors":["\"m\": 2 points refused: more than an hour old","\"m\": 1 point refused: the metric has as many series as it may have (KELPIE_MAX_SERIES_PER_METRIC)"]}`
+	if code != http.StatusAccepted || body != want {
+		t.Errorf("%d %s", code, body)
+	}
+	if err := b.end(t); err != nil {
+		t.Error(err)
+	}
+}

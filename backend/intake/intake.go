@@ -1,10 +1,12 @@
-// Package intake takes in what Datadog's agents and clients send.
+// Package intake takes in what Datadog's agents and clients send, and the metrics
+// of OpenTelemetry and Prometheus.
 //
 // It owns the intake's routes, limits and answers: it checks the key, undoes
 // the encoding, has the body decoded, normalizes names and tags as Datadog does,
-// and answers only after the points are stored. It does not know how points are
-// stored, and what it does not use yet it takes and counts: an agent that is
-// refused on one route keeps its data and tries for ever.
+// and answers only after what came is stored, with what was refused of it. It
+// does not know how things are stored nor what other dialects mean, and what it
+// does not use yet it takes and counts: an agent that is refused on one route
+// keeps its data and tries for ever.
 package intake
 
 import (
@@ -214,7 +216,7 @@ func (in *Intake) series(decode func([]byte) ([]metric.Series, error)) decoder {
 	return func(body []byte, out *outcome) (func(context.Context) error, error) {
 		series, err := decode(body)
 		series = in.normalize(series, out)
-		return func(ctx context.Context) error { return in.store.Append(ctx, series) }, err
+		return func(ctx context.Context) error { return in.append(ctx, series, out) }, err
 	}
 }
 
@@ -222,7 +224,7 @@ func (in *Intake) distributions(decode func([]byte) ([]metric.Distribution, erro
 	return func(body []byte, out *outcome) (func(context.Context) error, error) {
 		ds, err := decode(body)
 		ds = in.normalizeDistributions(ds, out)
-		return func(ctx context.Context) error { return in.store.AppendDistributions(ctx, ds) }, err
+		return func(ctx context.Context) error { return in.appendDistributions(ctx, ds, out) }, err
 	}
 }
 

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/klauspost/compress/snappy"
 	"github.com/klauspost/compress/zstd"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
@@ -212,6 +213,26 @@ func manyTags() string {
 	return b.String()
 }
 
+// wide is a small body whose decoder would have to hold 64 MiB.
+func wide(t testing.TB) []byte {
+	t.Helper()
+	var buf bytes.Buffer
+	w, err := zstd.NewWriter(&buf, zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(64<<20))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Written in parts, so that the frame names its window and not its size.
+	for range 20 {
+		if _, err := w.Write(bytes.Repeat([]byte(" "), 1<<20)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return buf.Bytes()
+}
+
 // chunked hides a body's length.
 type chunked struct{ io.Reader }
 
@@ -246,6 +267,7 @@ func TestErrors(t *testing.T) {
 		{"too big v1", "/api/v1/series", big(3_200_001), nil, 413, reasonTooBig, "Payload too big"},
 		{"too big ignored", "/api/v1/collector", big(16<<20 + 1), nil, 413, reasonTooBig, "Payload too big"},
 		{"bomb zstd", "/api/v2/series", encode(t, "zstd", big(8<<20)), []string{"Content-Encoding", "zstd"}, 413, reasonTooBig, "decompressed body is larger than 5242880 bytes"},
+		{"zstd that wants a large window", "/api/v2/series", wide(t), []string{"Content-Encoding", "zstd"}, 400, reasonEncoding, "zstd: "},
 		{"bomb gzip", "/api/v2/series", encode(t, "gzip", big(8<<20)), []string{"Content-Encoding", "gzip"}, 413, reasonTooBig, "decompressed"},
 		{"bomb zlib v1", "/api/v1/series", encode(t, "zlib", big(63<<20)), []string{"Content-Encoding", "deflate"}, 413, reasonTooBig, "decompressed"},
 		{"bomb raw deflate", "/api/v2/series", encode(t, "raw", big(8<<20)), []string{"Content-Encoding", "deflate"}, 413, reasonTooBig, "decompressed"},
@@ -457,33 +479,58 @@ func TestNormalize(t *testing.T) {
 	}
 }
 
+// fuzzForms are the doors of the intake with the content type of each.
+var fuzzForms = []struct{ path, kind string }{
+	{"/api/v1/series", "text/json"}, {"/api/v2/series", "application/json"}, {"/api/v2/series", "application/x-protobuf"},
+	{"/api/beta/sketches", "application/x-protobuf"}, {"/api/v1/distribution_points", "text/json"},
+	{"/api/v1/check_run", "application/json"}, {"/api/v1/events", "application/json"}, {"/api/v2/events", "application/json"}, {"/intake/", "application/json"},
+	{"/v1/metrics", "application/json"}, {"/v1/metrics", "application/x-protobuf"},
+	{"/api/v1/write", "application/x-protobuf"}, {"/api/v1/write", writeV2Type},
+}
+
 // FuzzIntake sends arbitrary bodies in every form and encoding: the answer is
-// always a 202 or an error in JSON, and what is stored is normalized.
+// always a success or an error in the route's own form, and what is stored is
+// normalized.
 func FuzzIntake(f *testing.F) {
 	points := []byte(`{"series":[{"metric":"app.time","points":[[1700000000,[1,2,300]]],"tags":["Env:Prod"]}]}`)
 	ds, err := payload.DecodeDistributionPoints(points)
 	if err != nil {
 		f.Fatal(err)
 	}
-	for form, body := range [][]byte{[]byte(v1JSON), []byte(v2JSON), protobuf(), payload.AppendSketches(nil, ds), points} {
+	v2, err := snappy.Decode(nil, writeBody(f))
+	if err != nil {
+		f.Fatal(err)
+	}
+	for form, body := range [][]byte{[]byte(v1JSON), []byte(v2JSON), protobuf(), payload.AppendSketches(nil, ds), points,
+		[]byte(`[{"check":"c","host_name":"h","status":1,"tags":["A:B"]}]`), []byte(`{"title":"t","text":"x","tags":["a"]}`),
+		[]byte(`{"data":{"attributes":{"title":"t"}}}`), []byte(`{"internalHostname":"h","host-tags":{"system":["a:b"]},"events":{"api":[{"msg_title":"t"}]}}`),
+		otlpJSON(1), otlpProto(f, otlpJSON(1)), []byte("\x0a\x19\x0a\x0e\x0a\x08__name__\x12\x02up\x12\x07\x10\x80\x80\x80\x80\x80\x01"), v2} {
 		for e, encoding := range []string{"", "zstd", "gzip", "zlib", "raw"} {
 			f.Add(uint8(form), uint8(e), encode(f, encoding, body))
 		}
+		f.Add(uint8(form), uint8(4), snappy.Encode(nil, body))
 	}
 	f.Add(uint8(1), uint8(0), []byte(`{"series":[{"metric":"_","points":[{"timestamp":1e400,"value":null}]}]}`))
-	f.Fuzz(func(t *testing.T, form, encoding uint8, body []byte) {
-		fix := newFixture(t)
-		path := [...]string{"/api/v1/series", "/api/v2/series", "/api/v2/series", "/api/beta/sketches", "/api/v1/distribution_points"}[form%5]
-		kind := [...]string{"text/json", "application/json", "application/x-protobuf", "application/x-protobuf", "text/json"}[form%5]
-		w := fix.post(path, body, "Content-Type", kind, "Content-Encoding", [...]string{"", "zstd", "gzip", "deflate"}[encoding%4])
+	fix := newFixture(f) // its book takes a file
+	f.Fuzz(func(t *testing.T, n, encoding uint8, body []byte) {
+		fix.store.series, fix.store.distributions = nil, nil
+		form := fuzzForms[int(n)%len(fuzzForms)]
+		w := fix.post(form.path, body, "Content-Type", form.kind, "Content-Encoding", [...]string{"", "zstd", "gzip", "deflate", "snappy"}[encoding%5])
+		prefix := `{"errors":["`
+		if form.path == "/v1/metrics" {
+			prefix = ""
+		}
 		switch w.Code {
-		case http.StatusAccepted:
+		case http.StatusAccepted, http.StatusOK, http.StatusNoContent:
 		case http.StatusBadRequest, http.StatusRequestEntityTooLarge:
-			if !strings.HasPrefix(w.Body.String(), `{"errors":["Payload`) {
+			if !strings.HasPrefix(w.Body.String(), prefix) || w.Body.Len() == 0 {
 				t.Errorf("answered %d %s", w.Code, w.Body)
 			}
 		default:
 			t.Errorf("answered %d %s", w.Code, w.Body)
+		}
+		if form.path == "/api/v1/write" {
+			return // names and labels stay as they are
 		}
 		for _, d := range fix.store.distributions {
 			fix.store.series = append(fix.store.series, metric.Series{Name: d.Name, Tags: d.Tags})

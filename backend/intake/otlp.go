@@ -57,7 +57,7 @@ func (in *Intake) storeForeign(ctx context.Context, b *dialect.Batch, name strin
 		b.Undo()
 		return err
 	}
-	b.Refuse(out.count(), out.lines()...)
+	b.Refuse(out.points, out.lines()...)
 	in.countForeign(b, name)
 	return nil
 }
@@ -71,10 +71,10 @@ func (in *Intake) appendForeign(ctx context.Context, b *dialect.Batch, out *outc
 	if !raw {
 		series, ds = in.normalize(series, out), in.normalizeDistributions(ds, out)
 	}
-	if err := in.store.Append(ctx, series); err != nil {
+	if err := in.append(ctx, series, out); err != nil {
 		return err
 	}
-	return in.store.AppendDistributions(ctx, ds)
+	return in.appendDistributions(ctx, ds, out)
 }
 
 func (in *Intake) countForeign(b *dialect.Batch, name string) {

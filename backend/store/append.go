@@ -20,15 +20,21 @@ import (
 // error means that nothing was acknowledged and that the batch may be sent
 // again. Names and tags must be normalized, tags canonical; series is not kept.
 func (s *Store) Append(ctx context.Context, series []metric.Series) error {
+	return s.AppendTelling(ctx, series, nil)
+}
+
+// AppendTelling is Append that tells of each point that is not taken: the index
+// of its series and the Reason. After an error, what it told is void.
+func (s *Store) AppendTelling(ctx context.Context, series []metric.Series, tell func(series int, reason string)) error {
 	items := make([]item, len(series))
 	for i := range series {
 		items[i] = item{Series: &series[i]}
 	}
-	return s.append(ctx, items)
+	return s.append(ctx, items, tell)
 }
 
-// append is Append of series or distributions.
-func (s *Store) append(ctx context.Context, items []item) (err error) {
+// append is AppendTelling of series or distributions.
+func (s *Store) append(ctx context.Context, items []item, tell func(int, string)) (err error) {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -43,7 +49,7 @@ func (s *Store) append(ctx context.Context, items []item) (err error) {
 		return err
 	}
 	b := &batch{
-		s: s, now: s.opts.Now().Unix(), app: s.db.AppenderV2(ctx), items: items,
+		s: s, now: s.opts.Now().Unix(), app: s.db.AppenderV2(ctx), items: items, tell: tell,
 		states: make([]*contextState, len(items)), refused: make(map[string]int),
 	}
 	unknown := b.lookUp()
@@ -127,6 +133,16 @@ type batch struct {
 
 	accepted int
 	refused  map[string]int
+	tell     func(item int, reason string) // may be nil
+	at       int                           // index of the item that is being written
+}
+
+// refuse counts a point of the item at b.at that is not taken.
+func (b *batch) refuse(reason string) {
+	b.refused[reason]++
+	if b.tell != nil {
+		b.tell(b.at, reason)
+	}
 }
 
 // lookUp fills b.states and returns the indices of items with acceptable
@@ -213,8 +229,9 @@ func (b *batch) create(unknown []int) error {
 func (b *batch) write() error {
 	var err error
 	for i := range b.items {
+		b.at = i
 		if reason := b.capped[i]; reason != "" {
-			b.refuse(&b.items[i], reason)
+			b.refuseItem(&b.items[i], reason)
 			continue
 		}
 		if err = b.item(b.states[i], &b.items[i]); err != nil {
@@ -245,7 +262,7 @@ func (b *batch) item(st *contextState, it *item) error {
 		case err != nil:
 			return err
 		case reason != "":
-			b.refused[reason]++
+			b.refuse(reason)
 		default:
 			b.accepted++
 			newest = max(newest, sec)
