@@ -170,9 +170,8 @@ func TestOpenTelemetryExportersSeeRefusals(t *testing.T) {
 
 func TestOTLPIsServedOnItsOwnPort(t *testing.T) {
 	free := listen(t)
-	main, otlp := free.Addr().String(), ""
 	second := listen(t)
-	otlp = second.Addr().String()
+	main, otlp := free.Addr().String(), second.Addr().String()
 	for _, ln := range []interface{ Close() error }{free, second} {
 		if err := ln.Close(); err != nil {
 			t.Fatal(err)

@@ -227,16 +227,16 @@ func (b *Batch) advance(key streamKey, name string, p stream) (added stream, sec
 	return added, seconds, true
 }
 
-// since returns what p added to was, all of it after a reset.
-func (p *stream) since(was *stream) (added stream, reset bool) {
-	if p.start != was.start && p.start >= was.at || p.value < was.value {
-		return *p, true
+// since returns what s added to was, all of it after a reset.
+func (s *stream) since(was *stream) (added stream, reset bool) {
+	if s.start != was.start && s.start >= was.at || s.value < was.value {
+		return *s, true
 	}
-	added = stream{start: p.start, at: p.at, value: p.value - was.value}
-	if p.histogram != nil {
-		added.histogram = p.histogram.minus(was.histogram)
+	added = stream{start: s.start, at: s.at, value: s.value - was.value}
+	if s.histogram != nil {
+		added.histogram = s.histogram.minus(was.histogram)
 		if added.histogram == nil {
-			return *p, true
+			return *s, true
 		}
 	}
 	return added, false

@@ -151,8 +151,7 @@ func TestStreamsAreForgotten(t *testing.T) {
 // What is added up is what was observed, whatever the split into points.
 func TestHistogramDifferencesAddUp(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
-	var total histogram
-	total = histogram{exponential: true, scale: 6}
+	total := histogram{exponential: true, scale: 6}
 	var was *histogram
 	counted := map[int16]float64{}
 	scale := int32(6)

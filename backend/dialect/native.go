@@ -26,14 +26,14 @@ const (
 
 // native is a native histogram as it is on the wire.
 type native struct {
-	h              histogram
-	schema         int64
-	reset          uint64
-	ms, startMS    int64
-	spans          [2][]nativeSpan // negative, positive
-	deltas         [2][]int64
-	counts         [2][]float64
-	integer, stale bool
+	h           histogram
+	schema      int64
+	reset       uint64
+	ms, startMS int64
+	spans       [2][]nativeSpan // negative, positive
+	deltas      [2][]int64
+	counts      [2][]float64
+	integer     bool
 }
 
 type nativeSpan struct {
