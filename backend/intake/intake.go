@@ -132,7 +132,6 @@ func New(o Options) (*Intake, error) {
 var ignoredRoutes = []string{
 	"/api/intake/metrics/v3/series", "/api/intake/metrics/v3/sketches",
 	"/api/intake/metrics/v3beta/series", "/api/intake/metrics/v3beta/sketches",
-	"/api/v1/metadata",
 	"/api/v1/collector", "/api/v1/container", "/api/v1/discovery", "/api/v1/connections", "/api/v1/orchestrator",
 	"/api/v2/orch", "/api/v2/orchmanif",
 }
@@ -153,7 +152,7 @@ func (in *Intake) Register(mux *http.ServeMux) {
 	for route, serve := range map[string]http.HandlerFunc{
 		"/api/v1/check_run": in.checks, "/api/v2/service_checks": in.checks,
 		"/api/v1/events": in.event, "/api/v2/events": in.eventV2,
-		"/intake": in.metadata, "/intake/{$}": in.metadata, "/api/v2/host_metadata": in.metadata,
+		"/intake": in.metadata, "/intake/{$}": in.metadata, "/api/v1/metadata": in.metadata, "/api/v2/host_metadata": in.metadata,
 	} {
 		if in.records == nil {
 			serve = in.ignore

@@ -193,6 +193,7 @@ func TestDecodeHost(t *testing.T) {
 		`{}`:                       {},
 		`{"internalHostname":"h"}`: {Name: "h"},
 		`{"internalHostname":"h","host-tags":null}`:                                                            {Name: "h"},
+		`{"hostname":"i","agent_metadata":{},"os":{},"agentVersion":7,"meta":[]}`:                              {Name: "i"},
 		`{"internalHostname":"h","host-tags":{}}`:                                                              {Name: "h", HasTags: true},
 		`{"meta":{"hostname":"m"},"agentVersion":"7","os":"linux","host-tags":{"x":["b",null],"y":["a","b"]}}`: {Name: "m", Agent: "7", OS: "linux", HasTags: true, Tags: metric.Tags{"a", "b"}},
 	} {
