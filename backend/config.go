@@ -15,7 +15,8 @@ type Config struct {
 	DataDir string // KELPIE_DATA_DIR: where series are kept; /var/lib/kelpie
 	Listen  string // KELPIE_LISTEN: host:port of intake and query API; :8080
 	// OTLPListen is a second host:port of the same, where OTLP's exporters look:
-	// KELPIE_OTLP_LISTEN; "" is :4317 where that is free, "off" is none.
+	// KELPIE_OTLP_LISTEN; "" is port 4317 beside Listen where that is free, "off"
+	// is none.
 	OTLPListen string
 	Health     string // DD_HEALTH_PORT: host:port of health, metrics and status; :8081
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -201,8 +202,19 @@ func TestOTLPIsServedOnItsOwnPort(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
-	b.cfg.OTLPListen = otlpOff
+	// By default it is on the main port's own address, and no reason to fail.
+	taken, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:"+otlpPort)
+	if err == nil {
+		defer func() { _ = taken.Close() }()
+	}
+	b.cfg.OTLPListen = ""
 	lns, err := b.listeners(t.Context())
+	if err != nil || len(lns) != 1 || !strings.Contains(log.String(), "127.0.0.1:"+otlpPort) {
+		t.Fatalf("%d listeners, %v\n%s", len(lns), err, log.String())
+	}
+	_ = lns[0].Close()
+	b.cfg.OTLPListen = otlpOff
+	lns, err = b.listeners(t.Context())
 	if err != nil || len(lns) != 1 {
 		t.Fatalf("%d listeners, %v", len(lns), err)
 	}

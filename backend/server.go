@@ -1,7 +1,6 @@
 package backend
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,10 +16,10 @@ import (
 	"kelpie.dev/kelpie/backend/answer"
 )
 
-// otlpDefault is where OpenTelemetry's exporters look for a collector.
+// otlpPort is where OpenTelemetry's exporters look for a collector.
 const (
-	otlpDefault = ":4317"
-	otlpOff     = "off"
+	otlpPort = "4317"
+	otlpOff  = "off"
 )
 
 // listeners opens what is served, the main one first. All of them serve all
@@ -37,7 +36,13 @@ func (b *backend) listeners(ctx context.Context) ([]net.Listener, error) {
 	if b.cfg.OTLPListen == otlpOff {
 		return []net.Listener{main}, nil
 	}
-	otlp, err := listen(ctx, "tcp", cmp.Or(b.cfg.OTLPListen, otlpDefault))
+	addr := b.cfg.OTLPListen
+	if addr == "" {
+		// Nowhere where the main port is not.
+		host, _, _ := net.SplitHostPort(b.cfg.Listen)
+		addr = net.JoinHostPort(host, otlpPort)
+	}
+	otlp, err := listen(ctx, "tcp", addr)
 	switch {
 	case err == nil:
 		return []net.Listener{main, otlp}, nil

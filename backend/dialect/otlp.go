@@ -291,7 +291,7 @@ func (b *Batch) OTLPAnswer(isJSON bool) ([]byte, error) {
 			}
 			text += line
 		}
-		resp.PartialSuccess = &collector.ExportMetricsPartialSuccess{RejectedDataPoints: int64(b.Refused), ErrorMessage: text}
+		resp.PartialSuccess = &collector.ExportMetricsPartialSuccess{RejectedDataPoints: int64(min(b.Refused, b.Points)), ErrorMessage: text}
 	}
 	if isJSON {
 		return protojson.Marshal(&resp)

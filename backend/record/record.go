@@ -150,7 +150,7 @@ func (b *Book) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
-			if err := b.Forget(ctx); err != nil {
+			if err := b.Forget(ctx); err != nil && ctx.Err() == nil {
 				b.opts.Log.Error("cannot forget old records, will retry", "error", err)
 			}
 		}
