@@ -160,14 +160,25 @@ func keyOf(s query.Scope) (key string, ok bool) {
 // bearing returns the hosts with tags of their own that s matches, and whether s
 // is one that asks for a tag.
 func (p *plan) bearing(s query.Scope) (hosts []string, leaf bool) {
+	var exact []string // the tags that s asks for, if it has no "*"
 	switch s := s.(type) {
 	case *query.Tag:
-		if s.Exact() {
-			return p.hosts.hosts[s.Key+":"+s.Value], true
+		exact = []string{s.Key + ":" + s.Value}
+	case *query.In:
+		for _, v := range s.Values {
+			exact = append(exact, s.Key+":"+v)
 		}
-	case *query.In, *query.Bare:
+	case *query.Bare:
+		exact = []string{s.Value}
 	default:
 		return nil, false
+	}
+	if !slices.ContainsFunc(exact, func(tag string) bool { return strings.Contains(tag, "*") }) {
+		for _, tag := range exact {
+			hosts = append(hosts, p.hosts.hosts[tag]...)
+		}
+		slices.Sort(hosts)
+		return slices.Compact(hosts), true
 	}
 	for tag, of := range p.hosts.hosts {
 		if s.Match(metric.Tags{tag}) {

@@ -12,12 +12,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
-	"go.uber.org/goleak"
 
 	"kelpie.dev/kelpie/metric"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const t0 = int64(1_700_000_000)
 
@@ -36,6 +33,7 @@ func open(t testing.TB, o Options) *Book {
 	if err != nil {
 		t.Fatal(err)
 	}
+	b.db.NoSync, b.db.MaxBatchDelay = true, 0 // no test pulls the plug
 	t.Cleanup(func() { _ = b.Close() })
 	return b
 }
