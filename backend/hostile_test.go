@@ -188,6 +188,58 @@ func TestClientsThatDripAreCutOff(t *testing.T) {
 	}
 }
 
+// HTTP/2 gives a body that drips no more time, that of gRPC neither.
+func TestClientsThatDripOverHTTP2AreCutOff(t *testing.T) {
+	h := startHostile(t)
+	transport := &http.Transport{Protocols: new(http.Protocols)}
+	transport.Protocols.SetUnencryptedHTTP2(true)
+	defer transport.CloseIdleConnections()
+	for path, kind := range map[string]string{"/v1/metrics": "application/json", "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export": "application/grpc"} {
+		body, write := io.Pipe()
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+h.addr+path, body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("DD-API-KEY", "ak")
+		req.Header.Set("Content-Type", kind)
+		var wg sync.WaitGroup
+		stop := make(chan struct{})
+		wg.Go(func() {
+			tick := time.NewTicker(50 * time.Millisecond)
+			defer tick.Stop()
+			frame := []byte{0, 0, 0, 16, 0} // of gRPC: 4096 bytes are to come
+			for i := 0; ; i++ {
+				if _, err := write.Write(frame[i%len(frame) : i%len(frame)+1]); err != nil {
+					return
+				}
+				select {
+				case <-stop:
+					return
+				case <-tick.C:
+				}
+			}
+		})
+		began := time.Now()
+		resp, err := transport.RoundTrip(req)
+		outcome := fmt.Sprint(err)
+		if err == nil {
+			_, _ = io.Copy(io.Discard, resp.Body)
+			_ = resp.Body.Close()
+			outcome = resp.Status + " grpc-status " + resp.Header.Get("Grpc-Status") + resp.Trailer.Get("Grpc-Status")
+		}
+		close(stop)
+		_ = body.Close()
+		wg.Wait()
+		if took := time.Since(began); took > 10*time.Second || strings.HasPrefix(outcome, "200 OK grpc-status 0") {
+			t.Errorf("%s: %s after %s", path, outcome, took)
+		}
+		if path == "/v1/metrics" && !strings.HasPrefix(outcome, "408") {
+			t.Errorf("%s: %s", path, outcome)
+		}
+	}
+	h.served(t)
+}
+
 func TestHeaderBombs(t *testing.T) {
 	h := startHostile(t)
 	for name, bomb := range map[string]string{
