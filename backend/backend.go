@@ -20,8 +20,10 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"kelpie.dev/kelpie/backend/auth"
+	"kelpie.dev/kelpie/backend/eventapi"
 	"kelpie.dev/kelpie/backend/intake"
 	"kelpie.dev/kelpie/backend/queryapi"
+	"kelpie.dev/kelpie/backend/record"
 	"kelpie.dev/kelpie/backend/store"
 	"kelpie.dev/kelpie/backend/stream"
 	"kelpie.dev/kelpie/health"
@@ -82,7 +84,7 @@ type backend struct {
 	leaving atomic.Bool
 }
 
-// run opens the store, serves until ctx ends, and closes the store.
+// run opens the store and the records, serves until ctx ends, and closes them.
 func (b *backend) run(ctx context.Context) (err error) {
 	if b.deps.Listener != nil {
 		defer func() { _ = b.deps.Listener.Close() }() // also where run does not get to serve
@@ -97,13 +99,19 @@ func (b *backend) run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, st.Close()) }()
+	book, err := b.openBook(st)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, book.Close()) }()
+	joined := book.Join(st, st)
 	values, err := stream.New(stream.Options{
-		Source: st, Auth: b.keys, MaxContexts: b.cfg.MaxSeries, MaxMetrics: b.cfg.FastLane, Registerer: b.reg, Log: b.log,
+		Source: joined, Join: joined, Auth: b.keys, MaxContexts: b.cfg.MaxSeries, MaxMetrics: b.cfg.FastLane, Registerer: b.reg, Log: b.log,
 	})
 	if err != nil {
 		return err
 	}
-	handler, err := b.handler(st, values)
+	handler, err := b.handler(st, book, values)
 	if err != nil {
 		return err
 	}
@@ -114,11 +122,12 @@ func (b *backend) run(ctx context.Context) (err error) {
 	g, gctx := errgroup.WithContext(ctx)
 	keepCtx, stopKeeping := context.WithCancel(context.WithoutCancel(ctx))
 	g.Go(func() error { return st.Run(keepCtx) })
+	g.Go(func() error { return book.Run(keepCtx) })
 	g.Go(func() error { return b.status.meter(keepCtx) })
 	g.Go(func() error { return values.Run(gctx) })
 	g.Go(func() error {
 		defer stopKeeping()
-		return b.serve(gctx, handler)
+		return b.serve(gctx, b.newServer(handler))
 	})
 	return g.Wait()
 }
@@ -130,17 +139,27 @@ func (b *backend) accepted(series []metric.Series, distributions []metric.Distri
 	}
 }
 
+// openBook opens the records beside the store, whose disk they share.
+func (b *backend) openBook(st *store.Store) (*record.Book, error) {
+	return record.Open(record.Options{
+		Dir: b.cfg.DataDir, Retention: b.cfg.Retention, MaxEvents: b.cfg.MaxEvents, MaxChecks: b.cfg.MaxChecks, MaxHosts: b.cfg.MaxHosts,
+		Writable: st.Ready, Registerer: b.reg, Log: b.log,
+	})
+}
+
 // handler builds the HTTP side.
-func (b *backend) handler(st *store.Store, values *stream.Stream) (http.Handler, error) {
+func (b *backend) handler(st *store.Store, book *record.Book, values *stream.Stream) (http.Handler, error) {
 	in, err := intake.New(intake.Options{
-		Store: st, Auth: b.keys, FastLane: values, BodyBytes: b.cfg.IntakeBodyBytes, DecodeBytes: b.cfg.IntakeDecodeBytes,
+		Store: st, Records: book, RawKeys: book, Auth: b.keys, FastLane: values,
+		BodyBytes: b.cfg.IntakeBodyBytes, DecodeBytes: b.cfg.IntakeDecodeBytes,
 		Registerer: b.reg, Log: b.log,
 	})
 	if err != nil {
 		return nil, err
 	}
+	joined := book.Join(st, st)
 	api, err := queryapi.New(queryapi.Options{
-		Source: st, Catalog: st, Tags: st, Auth: b.keys, Timeout: b.cfg.QueryTimeout, Concurrency: b.cfg.QueryConcurrency,
+		Source: joined, Catalog: st, Tags: joined, Auth: b.keys, Timeout: b.cfg.QueryTimeout, Concurrency: b.cfg.QueryConcurrency,
 		Slow: b.cfg.SlowQuery, Registerer: b.reg, Log: b.log,
 	})
 	if err != nil {
@@ -150,6 +169,7 @@ func (b *backend) handler(st *store.Store, values *stream.Stream) (http.Handler,
 	in.Register(mux)
 	api.Register(mux)
 	values.Register(mux)
+	eventapi.New(book, b.keys, b.log).Register(mux)
 	mux.HandleFunc("/", notFound)
 	b.status.observe(st, api, values)
 	return instrument(mux, b.reg), nil

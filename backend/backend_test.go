@@ -267,6 +267,7 @@ func TestRunFails(t *testing.T) {
 		{"application keys", func(c *Config) { c.AppKeys.Keys = nil }, "set DD_APP_KEY"},
 		{"data directory", func(c *Config) { c.DataDir = "/dev/null/x" }, "KELPIE_DATA_DIR must be writable"},
 		{"address", func(c *Config) { c.Listen = taken.Addr().String() }, "set KELPIE_LISTEN"},
+		{"OTLP address", func(c *Config) { c.OTLPListen = taken.Addr().String() }, "set KELPIE_OTLP_LISTEN"},
 		{"health address", func(c *Config) { c.Health = taken.Addr().String() }, "set DD_HEALTH_PORT"},
 		{"retention", func(c *Config) { c.Retention = time.Second }, "KELPIE_RETENTION"},
 	} {
@@ -340,5 +341,19 @@ func TestOnlyTheStoreImportsTheTSDB(t *testing.T) {
 		if owner := strings.HasSuffix(pkg, "/backend/store"); uses != owner {
 			t.Errorf("%s imports the TSDB: %v", pkg, uses)
 		}
+	}
+}
+
+func TestAnswersTellWhatTheStoreRefuses(t *testing.T) {
+	b := start(t, t.TempDir(), map[string]string{"KELPIE_MAX_SERIES_PER_METRIC": "1"})
+	now := time.Now().Unix()
+	code, body := b.do(t, "POST", "/api/v2/series", fmt.Sprintf(`{"series":[{"metric":"m","tags":["a:1"],"points":[{"timestamp":%[1]d,"value":1},{"timestamp":5,"value":1},{"timestamp":6,"value":1}]},
+		{"metric":"m","tags":["a:2"],"points":[{"timestamp":%[1]d,"value":1}]}]}`, now))
+	const want = `{"errors":["\"m\": 2 points refused: more than an hour old","\"m\": 1 point refused: the metric has as many series as it may have (KELPIE_MAX_SERIES_PER_METRIC)"]}`
+	if code != http.StatusAccepted || body != want {
+		t.Errorf("%d %s", code, body)
+	}
+	if err := b.end(t); err != nil {
+		t.Error(err)
 	}
 }

@@ -14,7 +14,11 @@ import (
 type Config struct {
 	DataDir string // KELPIE_DATA_DIR: where series are kept; /var/lib/kelpie
 	Listen  string // KELPIE_LISTEN: host:port of intake and query API; :8080
-	Health  string // DD_HEALTH_PORT: host:port of health, metrics and status; :8081
+	// OTLPListen is a second host:port of the same, where OTLP's exporters look:
+	// KELPIE_OTLP_LISTEN; "" is port 4317 beside Listen where that is free, "off"
+	// is none.
+	OTLPListen string
+	Health     string // DD_HEALTH_PORT: host:port of health, metrics and status; :8081
 
 	APIKeys auth.Source // DD_API_KEY, KELPIE_API_KEYS (list), KELPIE_API_KEYS_FILE (list of files or directories)
 	AppKeys auth.Source // DD_APP_KEY, KELPIE_APP_KEYS, KELPIE_APP_KEYS_FILE
@@ -26,6 +30,9 @@ type Config struct {
 	MaxSeriesPerMetric int           // KELPIE_MAX_SERIES_PER_METRIC: live contexts of a metric name; 200 000
 	MaxSeries          int           // KELPIE_MAX_SERIES: live contexts in all, some 3 KiB of memory each; 1 000 000
 	MaxMetricNames     int           // KELPIE_MAX_METRIC_NAMES: metric names within retention; 200 000
+	MaxEvents          int           // KELPIE_MAX_EVENTS: events that are kept, 256 MiB of them at most; the oldest make room; 100 000
+	MaxChecks          int           // KELPIE_MAX_CHECKS: contexts of service checks; 100 000
+	MaxHosts           int           // KELPIE_MAX_HOSTS: hosts with metadata; 20 000
 	QueryMaxSeries     int           // KELPIE_QUERY_MAX_SERIES: contexts that one part of a query may read; 100 000
 	QueryMaxPoints     int           // KELPIE_QUERY_MAX_POINTS: points that one part of a query may read; 20 000 000
 	QueryTimeout       time.Duration // KELPIE_QUERY_TIMEOUT: of one request; 30 s
@@ -42,9 +49,10 @@ type Config struct {
 func FromEnv(lookup func(string) (string, bool)) (Config, error) {
 	r := env.New(lookup)
 	c := Config{
-		DataDir: r.String("/var/lib/kelpie", "KELPIE_DATA_DIR"),
-		Listen:  r.String(":8080", "KELPIE_LISTEN"),
-		Health:  fmt.Sprintf(":%d", r.Int(8081, "DD_HEALTH_PORT")),
+		DataDir:    r.String("/var/lib/kelpie", "KELPIE_DATA_DIR"),
+		Listen:     r.String(":8080", "KELPIE_LISTEN"),
+		OTLPListen: r.String("", "KELPIE_OTLP_LISTEN"),
+		Health:     fmt.Sprintf(":%d", r.Int(8081, "DD_HEALTH_PORT")),
 
 		APIKeys: auth.Source{
 			Keys:  append(r.List("KELPIE_API_KEYS"), r.String("", "DD_API_KEY")),
@@ -62,6 +70,9 @@ func FromEnv(lookup func(string) (string, bool)) (Config, error) {
 		MaxSeriesPerMetric: r.Int(200_000, "KELPIE_MAX_SERIES_PER_METRIC"),
 		MaxSeries:          r.Int(1_000_000, "KELPIE_MAX_SERIES"),
 		MaxMetricNames:     r.Int(200_000, "KELPIE_MAX_METRIC_NAMES"),
+		MaxEvents:          r.Int(100_000, "KELPIE_MAX_EVENTS"),
+		MaxChecks:          r.Int(100_000, "KELPIE_MAX_CHECKS"),
+		MaxHosts:           r.Int(20_000, "KELPIE_MAX_HOSTS"),
 		QueryMaxSeries:     r.Int(100_000, "KELPIE_QUERY_MAX_SERIES"),
 		QueryMaxPoints:     r.Int(20_000_000, "KELPIE_QUERY_MAX_POINTS"),
 		QueryTimeout:       r.Seconds(30*time.Second, "KELPIE_QUERY_TIMEOUT"),
@@ -89,6 +100,9 @@ func (c *Config) validate() error {
 		{"KELPIE_MAX_SERIES_PER_METRIC", int64(c.MaxSeriesPerMetric)},
 		{"KELPIE_MAX_SERIES", int64(c.MaxSeries)},
 		{"KELPIE_MAX_METRIC_NAMES", int64(c.MaxMetricNames)},
+		{"KELPIE_MAX_EVENTS", int64(c.MaxEvents)},
+		{"KELPIE_MAX_CHECKS", int64(c.MaxChecks)},
+		{"KELPIE_MAX_HOSTS", int64(c.MaxHosts)},
 		{"KELPIE_QUERY_MAX_SERIES", int64(c.QueryMaxSeries)},
 		{"KELPIE_QUERY_MAX_POINTS", int64(c.QueryMaxPoints)},
 		{"KELPIE_QUERY_CONCURRENCY", int64(c.QueryConcurrency)},

@@ -16,36 +16,80 @@ import (
 	"kelpie.dev/kelpie/backend/answer"
 )
 
-// serve listens and serves until ctx ends, then lets requests under way finish.
-func (b *backend) serve(ctx context.Context, handler http.Handler) error {
-	ln := b.deps.Listener
-	if ln == nil {
-		var err error
-		if ln, err = (&net.ListenConfig{}).Listen(ctx, "tcp", b.cfg.Listen); err != nil {
-			return fmt.Errorf("listen on %s: %w (set KELPIE_LISTEN to a free address)", b.cfg.Listen, err)
-		}
+// otlpPort is where OpenTelemetry's exporters look for a collector.
+const (
+	otlpPort = "4317"
+	otlpOff  = "off"
+)
+
+// listeners opens what is served, the main one first. All of them serve all
+// routes.
+func (b *backend) listeners(ctx context.Context) ([]net.Listener, error) {
+	listen := (&net.ListenConfig{}).Listen
+	if b.deps.Listener != nil {
+		return []net.Listener{b.deps.Listener}, nil
 	}
-	// The value stream talks both ways at once, for which HTTP/1 has no words.
-	var protocols http.Protocols
-	protocols.SetHTTP1(true)
-	protocols.SetUnencryptedHTTP2(true)
+	main, err := listen(ctx, "tcp", b.cfg.Listen)
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s: %w (set KELPIE_LISTEN to a free address)", b.cfg.Listen, err)
+	}
+	if b.cfg.OTLPListen == otlpOff {
+		return []net.Listener{main}, nil
+	}
+	addr := b.cfg.OTLPListen
+	if addr == "" {
+		// Nowhere where the main port is not.
+		host, _, _ := net.SplitHostPort(b.cfg.Listen)
+		addr = net.JoinHostPort(host, otlpPort)
+	}
+	otlp, err := listen(ctx, "tcp", addr)
+	switch {
+	case err == nil:
+		return []net.Listener{main, otlp}, nil
+	case b.cfg.OTLPListen == "":
+		b.log.Warn("OTLP's usual port is taken: it is served on the main port only", "error", err, "address", main.Addr().String(), "mend", "set KELPIE_OTLP_LISTEN to a free address, or to off")
+		return []net.Listener{main}, nil
+	}
+	return nil, errors.Join(fmt.Errorf("listen on %s: %w (set KELPIE_OTLP_LISTEN to a free address)", b.cfg.OTLPListen, err), main.Close())
+}
+
+// newServer returns a server whose limits hold for every connection.
+func (b *backend) newServer(handler http.Handler) *http.Server {
 	srv := &http.Server{
 		Handler:           handler,
-		Protocols:         &protocols,
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       30 * time.Second, // a whole body, however slowly it comes
 		WriteTimeout:      2 * time.Minute,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    32 << 10,
 		ErrorLog:          slog.NewLogLogger(b.log.Handler(), slog.LevelDebug),
+		Protocols:         new(http.Protocols),
+		// A connection must not hold more than one of HTTP/1 would by much.
+		HTTP2: &http.HTTP2Config{MaxConcurrentStreams: 32, MaxReceiveBufferPerConnection: 256 << 10, MaxReceiveBufferPerStream: 256 << 10},
 	}
-	done := make(chan error, 1)
-	go func() { done <- srv.Serve(limitListener(ln, b.cfg.MaxConnections)) }()
-	b.log.Info("backend is serving", "address", ln.Addr().String(), "data", b.cfg.DataDir, "version", b.deps.Version)
+	srv.Protocols.SetHTTP1(true)
+	srv.Protocols.SetUnencryptedHTTP2(true) // for gRPC, and the value stream, which talks both ways at once
+	return srv
+}
+
+// serve listens and serves until ctx ends, then lets requests under way finish.
+func (b *backend) serve(ctx context.Context, srv *http.Server) error {
+	lns, err := b.listeners(ctx)
+	if err != nil {
+		return err
+	}
+	done := make(chan error, len(lns))
+	slots := slotsFor(b.cfg.MaxConnections)
+	for _, ln := range lns {
+		go func() { done <- srv.Serve(limitListener(ln, slots)) }()
+		b.log.Info("backend is serving", "address", ln.Addr().String(), "data", b.cfg.DataDir, "version", b.deps.Version)
+	}
+	running := len(lns)
 	select {
-	case err := <-done:
-		return fmt.Errorf("serve on %s: %w", ln.Addr(), err)
+	case err = <-done:
+		running--
 	case <-ctx.Done():
+		err = nil
 	}
 	b.leaving.Store(true)
 	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), b.cfg.ShutdownTimeout)
@@ -54,8 +98,13 @@ func (b *backend) serve(ctx context.Context, handler http.Handler) error {
 		b.log.Warn("requests under way are cut: their senders will repeat them", "error", err)
 		_ = srv.Close()
 	}
-	if err := <-done; !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("serve on %s: %w", ln.Addr(), err)
+	for range running {
+		if ended := <-done; !errors.Is(ended, http.ErrServerClosed) {
+			err = errors.Join(err, ended)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("serve: %w", err)
 	}
 	return nil
 }
@@ -100,16 +149,27 @@ func (r *recorder) WriteHeader(code int) {
 	r.ResponseWriter.WriteHeader(code)
 }
 
+// Flush implements http.Flusher, which gRPC asks for.
+func (r *recorder) Flush() { _ = http.NewResponseController(r.ResponseWriter).Flush() }
+
 // Unwrap lets http.ResponseController reach the connection.
 func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
 
-// limitListener accepts at most n connections at a time; more wait in the
-// kernel's queue. 0 means no limit.
-func limitListener(ln net.Listener, n int) net.Listener {
+// slotsFor returns room for n connections; nil for 0, which means no limit.
+func slotsFor(n int) chan struct{} {
 	if n == 0 {
+		return nil
+	}
+	return make(chan struct{}, n)
+}
+
+// limitListener accepts as many connections at a time as there are slots, which
+// several listeners may share; more wait in the kernel's queue.
+func limitListener(ln net.Listener, slots chan struct{}) net.Listener {
+	if slots == nil {
 		return ln
 	}
-	return &limited{Listener: ln, slots: make(chan struct{}, n), closed: make(chan struct{})}
+	return &limited{Listener: ln, slots: slots, closed: make(chan struct{})}
 }
 
 type limited struct {
@@ -119,19 +179,19 @@ type limited struct {
 	once   sync.Once
 }
 
-// Accept implements net.Listener.
+// Accept implements net.Listener. A listener that waits for a connection takes
+// no slot from the others.
 func (l *limited) Accept() (net.Conn, error) {
-	select {
-	case l.slots <- struct{}{}:
-	case <-l.closed:
-		return nil, net.ErrClosed
-	}
 	c, err := l.Listener.Accept()
 	if err != nil {
-		<-l.slots
 		return nil, err
 	}
-	return &slotConn{Conn: c, free: func() { <-l.slots }}, nil
+	select {
+	case l.slots <- struct{}{}:
+		return &slotConn{Conn: c, free: func() { <-l.slots }}, nil
+	case <-l.closed:
+		return nil, errors.Join(net.ErrClosed, c.Close())
+	}
 }
 
 // Close implements net.Listener.

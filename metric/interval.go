@@ -35,13 +35,14 @@ func (k Kind) After(last Kind) Kind {
 }
 
 // AtInterval returns points of a context, ascending in time, of which the i-th
-// was submitted every every(i) seconds, as if all had been every seconds. A rate
-// or count of a longer interval becomes several that together say the same, at
-// its time and after; those of a shorter one add up in the bucket, aligned to
-// the epoch, that they are in. Where two then meet, one that was submitted so
-// counts. Gauges stay. The result may be points itself.
+// was submitted every every(i) seconds, as if all had been every interval
+// seconds. A rate of a longer interval becomes several that together say the
+// same, at its time and after; those of a shorter one make the rate of the
+// bucket, aligned to the epoch, that they are in. Where two then meet, one that
+// was submitted so counts. Gauges and counts stay: they mean the same whatever
+// their interval. The result may be points itself.
 func AtInterval(t Type, points []Point, every func(i int) int64, interval int64) []Point {
-	if t != Rate && t != Count {
+	if t != Rate {
 		return points
 	}
 	out := make([]restated, 0, len(points))
@@ -50,9 +51,9 @@ func AtInterval(t Type, points []Point, every func(i int) int64, interval int64)
 		case n == interval:
 			out = append(out, restated{Point: p, own: true, divide: 1})
 		case n > interval:
-			out = appendSpread(out, t, p, n, interval)
+			out = appendSpread(out, p, n, interval)
 		default:
-			out = appendMerged(out, t, p, n, interval)
+			out = appendMerged(out, p, n, interval)
 		}
 	}
 	return onePerSecond(out)
@@ -67,30 +68,23 @@ type restated struct {
 
 // appendSpread appends what p, submitted every n seconds, says in steps of
 // interval seconds.
-func appendSpread(out []restated, t Type, p Point, n, interval int64) []restated {
-	v := p.Value
-	if t == Count {
-		v = v * float64(interval) / float64(n)
-	}
+func appendSpread(out []restated, p Point, n, interval int64) []restated {
 	for at := p.Time; at < p.Time+n; at += interval {
-		out = append(out, restated{Point: Point{Time: at, Value: v}, divide: 1})
+		out = append(out, restated{Point: Point{Time: at, Value: p.Value}, divide: 1})
 	}
 	return out
 }
 
 // appendMerged adds p, submitted every n seconds, to its bucket of interval
 // seconds, which is the newest of out if it is there.
-func appendMerged(out []restated, t Type, p Point, n, interval int64) []restated {
-	v, divide := p.Value, 1.0
-	if t == Rate {
-		v, divide = v*float64(n), float64(interval)
-	}
+func appendMerged(out []restated, p Point, n, interval int64) []restated {
+	v := p.Value * float64(n)
 	start := p.Time - (p.Time%interval+interval)%interval
 	if last := len(out) - 1; last >= 0 && out[last].Time == start && !out[last].own {
 		out[last].Value += v
 		return out
 	}
-	return append(out, restated{Point: Point{Time: start, Value: v}, divide: divide})
+	return append(out, restated{Point: Point{Time: start, Value: v}, divide: float64(interval)})
 }
 
 // onePerSecond sorts points by time and keeps one of each second: the one

@@ -121,7 +121,7 @@ func (s *Standing) Add(text string, now int64) (*StandingQuery, []Missing, error
 		}
 		if isNew && !q.viaSource {
 			l.loading = true
-			missing = append(missing, Missing{Selector: l.selector(), From: l.from(now), To: now + maxAhead, leaf: l})
+			missing = append(missing, l.missing(now))
 		}
 		s.mark(l)
 	}
@@ -187,6 +187,26 @@ func (s *Standing) fill(m *standingMetric, of *metric.Series, now int64) {
 		c.put(p, of.Interval == metric.FastInterval || of.Fast != nil && of.Fast[i], false)
 	}
 	c.prune(now, m.width)
+}
+
+// Reset forgets every series, as their tags are others now than when they came.
+// What it returns is missing as in Add; until it is filled, values stay.
+func (s *Standing) Reset(now int64) []Missing {
+	var missing []Missing
+	s.contexts = 0
+	for _, m := range s.metrics {
+		clear(m.contexts)
+		m.size, m.err = 0, nil
+		for _, l := range m.leaves {
+			l.members, l.shown, l.groups, l.sorted = nil, nil, nil, false
+			s.mark(l)
+			if slices.ContainsFunc(l.users, func(q *StandingQuery) bool { return !q.viaSource }) {
+				l.loading = true
+				missing = append(missing, l.missing(now))
+			}
+		}
+	}
+	return missing
 }
 
 // Pending reports whether a Step would evaluate anything before its time.

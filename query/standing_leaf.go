@@ -36,21 +36,15 @@ type standingLeaf struct {
 	until  int64 // when time alone may change it
 }
 
-func (l *standingLeaf) selector() Selector {
-	return Selector{Metric: l.query.Metric, Scope: l.query.Scope}
-}
-
 // width is the seconds of its trailing window.
-func (l *standingLeaf) width() int64 {
-	if l.options.seconds > 0 {
-		return l.options.seconds
-	}
-	return instantWindow
-}
+func (l *standingLeaf) width() int64 { return l.options.window() }
 
-// from is the time of the oldest point that it may read at now.
-func (l *standingLeaf) from(now int64) int64 {
-	return now - l.width() - lateness + 1
+// missing is what l may read at now.
+func (l *standingLeaf) missing(now int64) Missing {
+	return Missing{
+		Selector: Selector{Metric: l.query.Metric, Scope: l.query.Scope},
+		From:     now - l.width() - lateness + 1, To: now + maxAhead, leaf: l,
+	}
 }
 
 // leaf returns the leaf of q, and whether it is new.

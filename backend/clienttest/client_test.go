@@ -239,3 +239,56 @@ func TestOfficialClientSeesErrors(t *testing.T) {
 		t.Errorf("unknown metric: %+v, %v", empty, err)
 	}
 }
+
+func TestOfficialClientReadsAndWritesEventsAndChecks(t *testing.T) {
+	client, keys := start(t)
+	ctx := keys(apiKey, appKey)
+	events := datadogV1.NewEventsApi(client)
+	now := time.Now().Unix()
+	created, resp, err := events.CreateEvent(ctx, datadogV1.EventCreateRequest{
+		Title: "deploy", Text: "v2", Host: datadog.PtrString("web-1"), Tags: []string{"env:prod"}, DateHappened: &now,
+		AlertType: datadogV1.EVENTALERTTYPE_WARNING.Ptr(), Priority: *datadogV1.NewNullableEventPriority(datadogV1.EVENTPRIORITY_LOW.Ptr()),
+		SourceTypeName: datadog.PtrString("jenkins"), AggregationKey: datadog.PtrString("k"),
+	})
+	event := created.GetEvent()
+	if err != nil || resp.StatusCode != http.StatusAccepted || created.GetStatus() != "ok" || event.GetTitle() != "deploy" || event.GetId() == 0 || event.GetDateHappened() != now {
+		t.Fatalf("create: %+v, %v", created, err)
+	}
+	got, _, err := events.GetEvent(ctx, event.GetId())
+	if e := got.GetEvent(); err != nil || e.GetText() != "v2" || e.GetIdStr() != event.GetIdStr() || e.GetPriority() != datadogV1.EVENTPRIORITY_LOW || e.GetAlertType() != datadogV1.EVENTALERTTYPE_WARNING || len(e.UnparsedObject) > 0 {
+		t.Errorf("get: %+v, %v", got, err)
+	}
+	if _, resp, err := events.GetEvent(ctx, 1); err == nil || resp.StatusCode != http.StatusNotFound {
+		t.Errorf("get what is not there: %v", err)
+	}
+	for _, tt := range []struct {
+		filter datadogV1.ListEventsOptionalParameters
+		n      int
+	}{
+		{datadogV1.ListEventsOptionalParameters{}, 1},
+		{*datadogV1.NewListEventsOptionalParameters().WithPriority(datadogV1.EVENTPRIORITY_LOW).WithSources("jenkins").WithTags("env:prod,host:web-1").WithUnaggregated(true), 1},
+		{*datadogV1.NewListEventsOptionalParameters().WithPriority(datadogV1.EVENTPRIORITY_NORMAL), 0},
+		{*datadogV1.NewListEventsOptionalParameters().WithTags("env:test"), 0},
+		{*datadogV1.NewListEventsOptionalParameters().WithUnaggregated(true).WithPage(1), 0},
+	} {
+		if list, _, err := events.ListEvents(ctx, now-60, now+60, tt.filter); err != nil || len(list.GetEvents()) != tt.n {
+			t.Errorf("list %+v: %+v, %v", tt.filter, list, err)
+		}
+	}
+	if _, resp, err := events.ListEvents(keys(apiKey, "wrong"), now-60, now+60); err == nil || resp.StatusCode != http.StatusForbidden {
+		t.Errorf("list with a wrong key: %v", err)
+	}
+	v2, resp, err := datadogV2.NewEventsApi(client).CreateEvent(ctx, datadogV2.EventCreateRequestPayload{Data: datadogV2.EventCreateRequest{
+		Type: datadogV2.EVENTCREATEREQUESTTYPE_EVENT,
+		Attributes: datadogV2.EventPayload{Title: "flag", Category: datadogV2.EVENTCATEGORY_CHANGE, Message: datadog.PtrString("on"), Attributes: datadogV2.EventPayloadAttributes{
+			ChangeEventCustomAttributes: datadogV2.NewChangeEventCustomAttributes(*datadogV2.NewChangeEventCustomAttributesChangedResource("f", datadogV2.CHANGEEVENTCUSTOMATTRIBUTESCHANGEDRESOURCETYPE_FEATURE_FLAG)),
+		}},
+	}})
+	if data := v2.GetData(); err != nil || resp.StatusCode != http.StatusAccepted || data.GetType() != "event" {
+		t.Errorf("create v2: %+v, %v", v2, err)
+	}
+	checks := []datadogV1.ServiceCheck{{Check: "app.ok", HostName: "web-1", Status: datadogV1.SERVICECHECKSTATUS_OK, Tags: []string{"env:prod"}, Timestamp: &now}}
+	if got, resp, err := datadogV1.NewServiceChecksApi(client).SubmitServiceCheck(ctx, checks); err != nil || resp.StatusCode != http.StatusAccepted || got.GetStatus() != "ok" {
+		t.Errorf("check: %+v, %v", got, err)
+	}
+}

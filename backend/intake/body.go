@@ -13,6 +13,7 @@ import (
 
 	"github.com/klauspost/compress/flate"
 	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/snappy"
 	"github.com/klauspost/compress/zlib"
 	"github.com/klauspost/compress/zstd"
 )
@@ -27,6 +28,9 @@ var (
 	v1Limits      = limits{wire: 3_200_000, decoded: 62_914_560}
 	v2Limits      = limits{wire: 512_000, decoded: 5_242_880}
 	sketchLimits  = limits{wire: 3_200_000, decoded: 5_242_880} // agents send up to 2.5 MiB, of 4 MiB
+	recordLimits  = limits{wire: 3_200_000, decoded: 5_242_880} // agents send up to 2.5 MiB, of 4 MiB
+	otlpLimits    = limits{wire: 4 << 20, decoded: 8 << 20}     // gRPC's own limit of a message is 4 MiB
+	writeLimits   = limits{wire: 4 << 20, decoded: 16 << 20}    // Prometheus sends 2000 samples at a time
 	ignoredLimits = limits{wire: 16 << 20, decoded: 0}
 )
 
@@ -134,9 +138,27 @@ func decompress(encoding string, wire []byte, limit int64) ([]byte, error) {
 		return readUpTo("gzip", zr, limit)
 	case "deflate":
 		return undeflate(wire, limit)
+	case "snappy":
+		return unsnappy(wire, limit)
 	default:
 		return nil, fmt.Errorf("content encoding %.40q is not supported: use zstd, gzip or deflate", encoding)
 	}
+}
+
+// unsnappy reads snappy's block format, which says how large it grows.
+func unsnappy(wire []byte, limit int64) ([]byte, error) {
+	n, err := snappy.DecodedLen(wire)
+	if err != nil {
+		return nil, fmt.Errorf("snappy: %w", err)
+	}
+	if int64(n) > limit {
+		return nil, errOverSize
+	}
+	body, err := snappy.Decode(nil, wire)
+	if err != nil {
+		return nil, fmt.Errorf("snappy: %w", err)
+	}
+	return body, nil
 }
 
 // undeflate reads RFC 1950 as HTTP demands it, or RFC 1951 as some clients send.

@@ -1,8 +1,6 @@
 package intake
 
 import (
-	"encoding/json"
-	"fmt"
 	"io"
 	"net/http"
 
@@ -20,32 +18,6 @@ func (in *Intake) ignore(w http.ResponseWriter, r *http.Request) {
 	}
 	in.count(r)
 	answer.Raw(w, http.StatusAccepted, "application/json", []byte(`{"status": "ok"}`))
-}
-
-// event takes an event without effect. Its answer repeats the event.
-func (in *Intake) event(w http.ResponseWriter, r *http.Request) {
-	if !in.allowed(w, r) {
-		return
-	}
-	wire, done, err := in.receive(w, r, v2Limits)
-	defer done()
-	if err != nil {
-		in.fail(w, r, err)
-		return
-	}
-	body, release, err := in.inflate(r, wire, v2Limits)
-	defer release()
-	if err != nil {
-		in.fail(w, r, err)
-		return
-	}
-	var event map[string]any
-	if err := json.Unmarshal(body, &event); err != nil || event == nil {
-		in.fail(w, r, &refusal{http.StatusBadRequest, reasonMalformed, []string{fmt.Sprintf("Payload is not in the expected format: expected an event object: %v", err)}})
-		return
-	}
-	in.count(r)
-	answer.JSON(w, http.StatusAccepted, map[string]any{"status": "ok", "event": event})
 }
 
 func (in *Intake) count(r *http.Request) {

@@ -12,14 +12,36 @@ const (
 	reasonBusy        = "busy"
 	reasonUnavailable = "unavailable"
 	reasonInternal    = "internal"
+	reasonItem        = "item" // the one item of the request cannot be kept
 )
+
+// Reasons for which one series of a request is dropped.
+const (
+	reasonName = "name"
+	reasonHost = "host_too_long"
+	reasonTags = "too_many_tags"
+)
+
+// seriesReasons has a sentence for each of them.
+var seriesReasons = map[string]string{
+	reasonName: "its name has no letter, or more than 200 characters",
+	reasonHost: "its host or device has more than 255 bytes",
+	reasonTags: "it has more than 500 tags",
+}
 
 type metrics struct {
 	refused *prometheus.CounterVec // requests, by reason
 	series  *prometheus.CounterVec // series, by reason
 	ignored *prometheus.CounterVec // requests, by route
 	bytes   *prometheus.CounterVec // of bodies, by form
+	foreign *prometheus.CounterVec // points, by dialect and outcome
 }
+
+// dialects are the labels of what Datadog's agents do not speak.
+const (
+	dialectOTLP  = "otlp"
+	dialectWrite = "remote_write"
+)
 
 func newMetrics(reg prometheus.Registerer) *metrics {
 	m := &metrics{
@@ -40,14 +62,23 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Help: "Bytes of series and distribution payloads: on the wire, and decoded.",
 		}, []string{"form"}),
 	}
-	for _, r := range []string{reasonForbidden, reasonMalformed, reasonEncoding, reasonTooBig, reasonTimeout, reasonBusy, reasonUnavailable, reasonInternal} {
+	m.foreign = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "kelpie_backend_foreign_points_total",
+		Help: "Points of OTLP and remote write: taken, refused, first of a cumulative stream, repeated, or stating that there is none.",
+	}, []string{"dialect", "outcome"})
+	for _, d := range []string{dialectOTLP, dialectWrite} {
+		for _, o := range []string{"taken", "refused", "first", "repeated", "stale"} {
+			m.foreign.WithLabelValues(d, o)
+		}
+	}
+	for _, r := range []string{reasonForbidden, reasonMalformed, reasonEncoding, reasonTooBig, reasonTimeout, reasonBusy, reasonUnavailable, reasonInternal, reasonItem} {
 		m.refused.WithLabelValues(r)
 	}
-	for _, r := range []string{"name", "host_too_long", "too_many_tags"} {
+	for r := range seriesReasons {
 		m.series.WithLabelValues(r)
 	}
 	if reg != nil {
-		reg.MustRegister(m.refused, m.series, m.ignored, m.bytes)
+		reg.MustRegister(m.refused, m.series, m.ignored, m.bytes, m.foreign)
 	}
 	return m
 }

@@ -15,11 +15,11 @@ const (
 
 // normalize turns names and tags into what Datadog's backend stores. A series
 // that has no usable name is dropped and counted. It reuses series' memory.
-func (in *Intake) normalize(series []metric.Series) []metric.Series {
+func (in *Intake) normalize(series []metric.Series, out *outcome) []metric.Series {
 	kept := series[:0]
 	for _, s := range series {
 		if reason := normalizeSeries(&s); reason != "" {
-			in.metrics.series.WithLabelValues(reason).Inc()
+			in.refuse(out, reason, &s)
 			continue
 		}
 		kept = append(kept, s)
@@ -28,12 +28,12 @@ func (in *Intake) normalize(series []metric.Series) []metric.Series {
 }
 
 // normalizeDistributions is normalize of distributions.
-func (in *Intake) normalizeDistributions(ds []metric.Distribution) []metric.Distribution {
+func (in *Intake) normalizeDistributions(ds []metric.Distribution, out *outcome) []metric.Distribution {
 	kept := ds[:0]
 	for _, d := range ds {
 		s := metric.Series{Name: d.Name, Host: d.Host, Tags: d.Tags}
 		if reason := normalizeSeries(&s); reason != "" {
-			in.metrics.series.WithLabelValues(reason).Inc()
+			in.refuse(out, reason, &s)
 			continue
 		}
 		d.Name, d.Host, d.Tags = s.Name, s.Host, s.Tags
@@ -46,24 +46,30 @@ func (in *Intake) normalizeDistributions(ds []metric.Distribution) []metric.Dist
 func normalizeSeries(s *metric.Series) (reason string) {
 	name, ok := metric.NormalizeName(s.Name)
 	if !ok {
-		return "name"
+		return reasonName
 	}
 	s.Name = name
 	s.Host, s.Device = strings.TrimSpace(s.Host), strings.TrimSpace(s.Device)
 	if len(s.Host) > maxHostLength || len(s.Device) > maxHostLength {
-		return "host_too_long"
+		return reasonHost
 	}
 	if len(s.Tags) > maxTags {
-		return "too_many_tags"
+		return reasonTags
 	}
+	s.Tags = normalizeTags(s.Tags)
+	return ""
+}
+
+// normalizeTags normalizes tags in their own memory.
+func normalizeTags(tags metric.Tags) metric.Tags {
 	changed := false
-	for i, tag := range s.Tags {
+	for i, tag := range tags {
 		if n := metric.NormalizeTag(tag); n != tag {
-			s.Tags[i], changed = n, true
+			tags[i], changed = n, true
 		}
 	}
 	if changed {
-		s.Tags = metric.NewTags(s.Tags...)
+		return metric.NewTags(tags...)
 	}
-	return ""
+	return tags
 }

@@ -20,14 +20,20 @@ import (
 // error means that nothing was acknowledged and that the batch may be sent
 // again. Names and tags must be normalized, tags canonical; series is not kept.
 func (s *Store) Append(ctx context.Context, series []metric.Series) error {
+	return s.AppendTelling(ctx, series, nil)
+}
+
+// AppendTelling is Append that tells of each point that is not taken: the index
+// of its series and the Reason. After an error, what it told is void.
+func (s *Store) AppendTelling(ctx context.Context, series []metric.Series, tell func(series int, reason string)) error {
 	items := make([]item, len(series))
 	for i := range series {
 		items[i] = item{Series: &series[i]}
 	}
-	return s.append(ctx, items, arrivals{series: series})
+	return s.append(ctx, items, arrivals{series: series, tell: tell})
 }
 
-// append is Append of series or distributions, of which items are made.
+// append is AppendTelling of series or distributions, of which items are made.
 func (s *Store) append(ctx context.Context, items []item, from arrivals) (err error) {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -129,6 +135,15 @@ type batch struct {
 	accepted int
 	refused  map[string]int
 	unstored map[*item]map[int]bool // indices of refused points; nil while there are none
+	at       int                    // index of the item that is being written
+}
+
+// refuse counts a point of the item at b.at that is not taken.
+func (b *batch) refuse(reason string) {
+	b.refused[reason]++
+	if b.from.tell != nil {
+		b.from.tell(b.at, reason)
+	}
 }
 
 // lookUp fills b.states and returns the indices of items with acceptable
@@ -215,8 +230,9 @@ func (b *batch) create(unknown []int) error {
 func (b *batch) write() error {
 	var err error
 	for i := range b.items {
+		b.at = i
 		if reason := b.capped[i]; reason != "" {
-			b.refuse(&b.items[i], reason)
+			b.refuseItem(&b.items[i], reason)
 			for j := range len(b.items[i].Points) + len(b.items[i].sketches) {
 				b.leaveOut(&b.items[i], j)
 			}
@@ -235,7 +251,7 @@ func (b *batch) write() error {
 		return fmt.Errorf("append %d series: %w: %w", len(b.items), ErrUnavailable, err)
 	}
 	b.s.metrics.observe(b)
-	b.tell()
+	b.publish()
 	return nil
 }
 
@@ -251,7 +267,7 @@ func (b *batch) item(st *contextState, it *item) error {
 		case err != nil:
 			return err
 		case reason != "":
-			b.refused[reason]++
+			b.refuse(reason)
 			b.leaveOut(it, i)
 		default:
 			b.accepted++

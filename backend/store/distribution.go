@@ -40,6 +40,12 @@ func (it *item) part() string {
 // AppendDistributions writes sketches as Append writes points: a sketch is
 // counted, refused or durable as a whole.
 func (s *Store) AppendDistributions(ctx context.Context, ds []metric.Distribution) error {
+	return s.AppendDistributionsTelling(ctx, ds, nil)
+}
+
+// AppendDistributionsTelling is AppendDistributions that tells of what it
+// refuses, as AppendTelling does.
+func (s *Store) AppendDistributionsTelling(ctx context.Context, ds []metric.Distribution, tell func(distribution int, reason string)) error {
 	items := make([]item, len(ds))
 	contexts := make([]metric.Series, len(ds))
 	for i := range ds {
@@ -47,7 +53,7 @@ func (s *Store) AppendDistributions(ctx context.Context, ds []metric.Distributio
 		contexts[i] = metric.Series{Name: d.Name, Host: d.Host, Tags: d.Tags}
 		items[i] = item{Series: &contexts[i], isDistribution: true, sketches: d.Points}
 	}
-	return s.append(ctx, items, arrivals{distributions: ds})
+	return s.append(ctx, items, arrivals{distributions: ds, tell: tell})
 }
 
 // refusalOf is the reason not to take p, or "".

@@ -52,13 +52,13 @@ func (b *batch) refusal(p metric.Point) string {
 	return ""
 }
 
-// refuse counts the points of an item that is not taken at all.
-func (b *batch) refuse(it *item, reason string) {
+// refuseItem counts the points of an item that is not taken at all.
+func (b *batch) refuseItem(it *item, reason string) {
 	for _, p := range it.Points {
-		b.refused[cmp.Or(b.refusal(p), reason)]++
+		b.refuse(cmp.Or(b.refusal(p), reason))
 	}
 	for i := range it.sketches {
-		b.refused[cmp.Or(b.refusalOf(&it.sketches[i]), reason)]++
+		b.refuse(cmp.Or(b.refusalOf(&it.sketches[i]), reason))
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -429,5 +430,27 @@ func TestOptionsAreValidated(t *testing.T) {
 		if _, err := Open(o); err == nil {
 			t.Errorf("Open(%+v) succeeded", o)
 		}
+	}
+}
+
+func TestAppendTellsWhatItRefuses(t *testing.T) {
+	clock := &fixed{t0}
+	s := open(t, Options{Now: clock.now, MinFree: -1, MaxMetricSeries: 1})
+	var told []string
+	tell := func(i int, reason string) { told = append(told, fmt.Sprint(i, " ", reason)) }
+	now := metric.Point{Time: t0, Value: 1}
+	err := s.AppendTelling(t.Context(), []metric.Series{
+		{Name: "m", Tags: metric.NewTags("a:1"), Points: []metric.Point{now, {Time: t0 - 4000}, {Time: t0, Value: math.NaN()}}},
+		{Name: "m", Tags: metric.NewTags("a:2"), Points: []metric.Point{now, now}},
+		{Name: "future", Points: []metric.Point{{Time: t0 + 4000}}},
+		{Name: "n", Points: []metric.Point{now}},
+	}, tell)
+	if d := cmp.Diff([]string{"0 past", "0 not_finite", "1 series_limit", "1 series_limit", "2 future"}, told); err != nil || d != "" {
+		t.Errorf("%v %s", err, d)
+	}
+	told = nil
+	err = s.AppendDistributionsTelling(t.Context(), []metric.Distribution{{Name: "d", Points: []metric.SketchPoint{{Time: t0}}}}, tell)
+	if d := cmp.Diff([]string{"0 empty"}, told); err != nil || d != "" {
+		t.Errorf("%v %s", err, d)
 	}
 }

@@ -6,10 +6,12 @@ import (
 	"kelpie.dev/kelpie/metric"
 )
 
-// arrivals are what a batch was given: one of the two.
+// arrivals are what a batch was given: one of the two, and who is told of what
+// of it is refused, by index.
 type arrivals struct {
 	series        []metric.Series
 	distributions []metric.Distribution
+	tell          func(item int, reason string) // may be nil
 }
 
 // leaveOut notes that the i-th point of it is refused.
@@ -26,9 +28,9 @@ func (b *batch) leaveOut(it *item, i int) {
 	b.unstored[it][i] = true
 }
 
-// tell gives what is stored now to whoever wants to know. Nearly always that is
-// all that came.
-func (b *batch) tell() {
+// publish gives what is stored now to whoever wants to know. Nearly always that
+// is all that came.
+func (b *batch) publish() {
 	if b.s.opts.Accepted == nil {
 		return
 	}

@@ -1,6 +1,7 @@
 package stream
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"net/http"
@@ -10,6 +11,7 @@ import (
 	"go.uber.org/goleak"
 	"pgregory.net/rapid"
 
+	"kelpie.dev/kelpie/backend/record"
 	"kelpie.dev/kelpie/backend/store"
 	"kelpie.dev/kelpie/metric"
 	"kelpie.dev/kelpie/query"
@@ -32,6 +34,7 @@ var asked = []string{
 	"avg:queue{*}", "min:queue{team:b}.rollup(min, 90)", "sum:hits{*}.as_count() / count:hits{*}", "abs(-sum:queue{team:a}) * 2 + 1",
 	"clamp_min(avg:queue{id:*}, 10)", "default_zero(sum:queue{id:3})", "avg:hits{nobody:home}", "sum:hits{*} by {team}", "sum:hits{team:a} by {team}",
 	"p95:took{*}", "avg:took{team:a}", "count:took{*}.as_count().rollup(30)", "max:took{host:h0}.rollup(60)", "p50:hits{*}",
+	"sum:hits{zone:x}", "avg:hits{!zone:x,team:a}", "sum:hits{zone:y} by {zone}", "max:took{zone:x}",
 	"moving_rollup(sum:hits{*}, 60, 'avg')", "ewma_5(avg:queue{*})", "timeshift(sum:hits{*}, -30)", "per_second(avg:queue{*})", "diff(sum:hits{team:a})",
 }
 
@@ -39,6 +42,8 @@ var asked = []string{
 type world struct {
 	now    time.Time
 	store  *store.Store
+	book   *record.Book
+	source *record.Joined
 	stream *Stream
 	sub    *subscriber
 	next   uint64
@@ -54,7 +59,11 @@ func newWorld(t testing.TB, dir string) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if w.stream, err = New(Options{Source: w.store, Auth: anybody{}, Now: w.clock}); err != nil {
+	if w.book, err = record.Open(record.Options{Dir: dir, Now: w.clock}); err != nil {
+		t.Fatal(err)
+	}
+	w.source = w.book.Join(w.store, w.store)
+	if w.stream, err = New(Options{Source: w.source, Join: w.source, Auth: anybody{}, Now: w.clock}); err != nil {
 		t.Fatal(err)
 	}
 	return w
@@ -62,7 +71,13 @@ func newWorld(t testing.TB, dir string) *world {
 
 // step evaluates whatever is due, as Run does.
 func (w *world) step(t testing.TB) {
-	if ask := w.stream.step(); len(ask) > 0 {
+	ask, missing := w.stream.step()
+	if len(missing) > 0 {
+		w.stream.load(t.Context(), missing)
+		again, _ := w.stream.step()
+		ask = append(ask, again...)
+	}
+	if len(ask) > 0 {
 		w.stream.ask(t.Context(), ask)
 	}
 }
@@ -74,7 +89,7 @@ func TestStreamIsTheStoresValue(t *testing.T) {
 	rapid.Check(t, func(r *rapid.T) {
 		w := newWorld(t, t.TempDir())
 		defer func() {
-			if err := w.store.Close(); err != nil {
+			if err := errors.Join(w.book.Close(), w.store.Close()); err != nil {
 				r.Fatal(err)
 			}
 		}()
@@ -87,6 +102,13 @@ func TestStreamIsTheStoresValue(t *testing.T) {
 			"want": func(r *rapid.T) {
 				w.next++
 				w.stream.want(t.Context(), w.sub, &vs.WatchRequest{Want: []*vs.Want{{Id: w.next, Query: rapid.SampledFrom(asked).Draw(r, "query")}}})
+			},
+			"host": func(r *rapid.T) {
+				h := record.Host{Name: rapid.SampledFrom([]string{"h0", "h1"}).Draw(r, "host"), Seen: w.now.Unix()}
+				h.Tags = metric.NewTags(rapid.SampledFrom([]string{"zone:x", "zone:y", ""}).Draw(r, "tag"))
+				if err := w.book.SetHost(t.Context(), h); err != nil {
+					r.Fatal(err)
+				}
 			},
 			"drop": func(r *rapid.T) {
 				if w.next > 0 {
@@ -160,7 +182,7 @@ func (w *world) compare(t *testing.T, r *rapid.T, q *query.StandingQuery) {
 	if !known {
 		r.Fatalf("%s: not evaluated", q.Text)
 	}
-	want, ok, err := query.Value(t.Context(), w.store, q.Expr, w.now.Unix())
+	want, ok, err := query.Value(t.Context(), w.source, q.Expr, w.now.Unix())
 	switch {
 	case err != nil || got.Err != nil:
 		if err == nil || got.Err == nil || err.Error() != got.Err.Error() {

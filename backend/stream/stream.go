@@ -16,6 +16,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -43,10 +44,19 @@ type Authorizer interface {
 	Read(r *http.Request) error
 }
 
+// Joiner adds to the tags of series those of their hosts.
+type Joiner interface {
+	// State returns another comparable value once JoinTags answers otherwise, and
+	// nil while it changes nothing.
+	State() any
+	JoinTags(host string, own metric.Tags) metric.Tags
+}
+
 // Options are a Stream's parts. Source and Auth are required.
 type Options struct {
 	Source query.Source
 	Auth   Authorizer
+	Join   Joiner // gives series the tags that Source gives them; nil adds none
 
 	MaxQueries  int           // standing at once; 0 means 50 000
 	MaxContexts int           // that they read together; 0 means a million
@@ -73,6 +83,8 @@ type Stream struct {
 	arrived  time.Time                                       // of the oldest batch that is not evaluated yet
 	asking   bool                                            // the source is being asked
 	known    map[string]struct{}                             // metrics of the lane
+	joined   any                                             // state of the join that standing's series bear
+	missing  []query.Missing                                 // since that changed
 
 	subscribers int
 }
@@ -113,7 +125,9 @@ func (s *Stream) Accepted(series []metric.Series, distributions []metric.Distrib
 		return
 	}
 	now := s.opts.Now()
+	series, distributions = s.join(series, distributions)
 	s.mu.Lock()
+	s.follow(now)
 	s.standing.Observe(series, now.Unix())
 	s.standing.ObserveDistributions(distributions, now.Unix())
 	pending := s.standing.Pending()
@@ -123,6 +137,33 @@ func (s *Stream) Accepted(series []metric.Series, distributions []metric.Distrib
 	s.mu.Unlock()
 	if pending {
 		s.nudge()
+	}
+}
+
+// join returns series and distributions with the tags that the source gives them.
+func (s *Stream) join(series []metric.Series, distributions []metric.Distribution) ([]metric.Series, []metric.Distribution) {
+	if s.opts.Join == nil || s.opts.Join.State() == nil {
+		return series, distributions
+	}
+	series, distributions = slices.Clone(series), slices.Clone(distributions)
+	for i := range series {
+		series[i].Tags = s.opts.Join.JoinTags(series[i].Host, series[i].Tags)
+	}
+	for i := range distributions {
+		distributions[i].Tags = s.opts.Join.JoinTags(distributions[i].Host, distributions[i].Tags)
+	}
+	return series, distributions
+}
+
+// follow begins anew when the tags that hosts lend have changed. The caller holds
+// mu.
+func (s *Stream) follow(now time.Time) {
+	if s.opts.Join == nil {
+		return
+	}
+	if state := s.opts.Join.State(); state != s.joined {
+		s.joined = state
+		s.missing = s.standing.Reset(now.Unix())
 	}
 }
 
@@ -161,31 +202,40 @@ func (s *Stream) loop(ctx context.Context, g *errgroup.Group) {
 			// Windows slide although nothing arrives.
 			second.Reset(time.Until(time.Now().Truncate(time.Second).Add(time.Second)))
 		}
-		if ask := s.step(); len(ask) > 0 {
+		ask, missing := s.step()
+		if len(ask) > 0 {
 			g.Go(func() error {
 				s.ask(ctx, ask)
+				return nil
+			})
+		}
+		if len(missing) > 0 {
+			g.Go(func() error {
+				s.load(ctx, missing)
 				return nil
 			})
 		}
 	}
 }
 
-// step brings all values up to now. What it returns is to be asked.
-func (s *Stream) step() []*query.StandingQuery {
+// step brings all values up to now. What it returns is to be asked, and loaded.
+func (s *Stream) step() (ask []*query.StandingQuery, missing []query.Missing) {
 	began := time.Now()
 	now := s.opts.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.retire(now)
+	s.follow(now)
+	missing, s.missing = s.missing, nil
 	arrived := s.arrived
 	s.arrived = time.Time{}
-	ask := s.standing.Step(now.Unix(), func(q *query.StandingQuery) { s.changed(q, now, arrived) })
+	ask = s.standing.Step(now.Unix(), func(q *query.StandingQuery) { s.changed(q, now, arrived) })
 	s.metrics.step.Observe(time.Since(began).Seconds())
 	if s.asking || len(ask) == 0 {
-		return nil // the round under way is late; the next takes those of this one
+		return nil, missing // the round under way is late; the next takes those of this one
 	}
 	s.asking = true
-	return ask
+	return ask, missing
 }
 
 // ask evaluates queries that look back beyond what is held here.

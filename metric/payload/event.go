@@ -1,6 +1,7 @@
 package payload
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -80,11 +81,11 @@ func GroupEvents(events []metric.Event) []metric.Event {
 // of the host that sends them. They are ordered as GroupEvents orders them; a
 // body without events has none. Unknown members are ignored, a fractional
 // timestamp is rounded to the second, and tags become canonical sets. More than
-// MaxSeries events of one source type are an error.
+// MaxSeries events, or source types, are an error.
 func DecodeEvents(body []byte) (events []metric.Event, host string, err error) {
 	var in struct {
-		Events map[string]bounded[eventIn] `json:"events"`
-		Host   string                      `json:"internalHostname"`
+		Events eventsBySource `json:"events"`
+		Host   string         `json:"internalHostname"`
 	}
 	if err := json.Unmarshal(body, &in); err != nil {
 		return nil, "", fmt.Errorf("decode events: %w", err)
@@ -116,4 +117,36 @@ type eventIn struct {
 	AlertType      string  `json:"alert_type"`
 	AggregationKey string  `json:"aggregation_key"`
 	SourceType     string  `json:"source_type_name"`
+}
+
+// eventsBySource is the object of arrays under "events".
+type eventsBySource map[string]bounded[eventIn]
+
+func (m *eventsBySource) UnmarshalJSON(body []byte) error {
+	d := json.NewDecoder(bytes.NewReader(body))
+	open, err := d.Token()
+	if err != nil || open == nil {
+		return err
+	}
+	if open != json.Delim('{') {
+		return fmt.Errorf("events: expected object, got %s", kind(open))
+	}
+	*m = make(eventsBySource)
+	total := 0
+	for d.More() {
+		key, err := d.Token()
+		if err != nil {
+			return err
+		}
+		source, _ := key.(string)
+		var list bounded[eventIn]
+		if err := d.Decode(&list); err != nil {
+			return fmt.Errorf("events[%.60q]: %w", source, err)
+		}
+		(*m)[source] = append((*m)[source], list...)
+		if total += 1 + len(list); total > MaxSeries {
+			return fmt.Errorf("more than %d events in one body: send them in several", MaxSeries)
+		}
+	}
+	return nil
 }

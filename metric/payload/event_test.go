@@ -172,3 +172,82 @@ func FuzzDecodeChecks(f *testing.F) {
 		}
 	})
 }
+
+func TestDecodeEventV2(t *testing.T) {
+	for body, want := range map[string]metric.Event{
+		`{"data":{"attributes":{"title":"t","message":"m","timestamp":"2023-11-14T22:13:20.6Z","host":"h","aggregation_key":"k","tags":["a:b"],"category":"change"}}}`: {
+			Title: "t", Text: "m", Time: 1_700_000_001, Host: "h", AggregationKey: "k", Tags: metric.Tags{"a:b", "category:change"}},
+		`{"data":{"attributes":{"title":"t","attributes":{"status":"warn","priority":"4"}}}}`: {
+			Title: "t", Text: `{"status":"warn","priority":"4"}`, AlertType: "warning", Priority: "low"},
+		`{"data":{"attributes":{"title":"t","message":"m","attributes":null}}}`: {Title: "t", Text: "m"},
+	} {
+		got, err := DecodeEventV2([]byte(body))
+		if d := cmp.Diff(want, got, emptyIsNil); err != nil || d != "" {
+			t.Errorf("%s: %v %s", body, err, d)
+		}
+	}
+}
+
+func TestDecodeHost(t *testing.T) {
+	for body, want := range map[string]HostMetadata{
+		`{}`:                       {},
+		`{"internalHostname":"h"}`: {Name: "h"},
+		`{"internalHostname":"h","host-tags":null}`:                                                            {Name: "h"},
+		`{"hostname":"i","agent_metadata":{},"os":{},"agentVersion":7,"meta":[]}`:                              {Name: "i"},
+		`{"internalHostname":"h","host-tags":{}}`:                                                              {Name: "h", HasTags: true},
+		`{"meta":{"hostname":"m"},"agentVersion":"7","os":"linux","host-tags":{"x":["b",null],"y":["a","b"]}}`: {Name: "m", Agent: "7", OS: "linux", HasTags: true, Tags: metric.Tags{"a", "b"}},
+	} {
+		got, err := DecodeHost([]byte(body))
+		if d := cmp.Diff(want, got, emptyIsNil); err != nil || d != "" {
+			t.Errorf("%s: %v %s", body, err, d)
+		}
+	}
+}
+
+// A body of the smallest events, or of sources without any, costs many times its
+// size.
+func TestDecodeEventsIsBounded(t *testing.T) {
+	for _, body := range []string{
+		`{"events":{"a":[{}` + strings.Repeat(",{}", MaxSeries) + `]}}`,
+		`{"events":{"a":[]` + strings.Repeat(`,"a":[{}]`, MaxSeries/2) + `}}`,
+		`{"events":{"a":[]` + strings.Repeat(`,"a":[]`, MaxSeries) + `}}`,
+	} {
+		if _, _, err := DecodeEvents([]byte(body)); err == nil || !strings.Contains(err.Error(), "more than 100000") {
+			t.Errorf("%.40s…: %v", body, err)
+		}
+	}
+	body := `{"internalHostname":"h","host-tags":{"a":["t"` + strings.Repeat(`,"t"`, MaxSeries) + `]}}`
+	if _, err := DecodeHost([]byte(body)); err == nil || !strings.Contains(err.Error(), "more than 100000") {
+		t.Errorf("host tags: %v", err)
+	}
+}
+
+// FuzzDecodeRecords reads events of the API and hosts' metadata: what is taken is
+// text that is an event again, and canonical tags.
+func FuzzDecodeRecords(f *testing.F) {
+	f.Add([]byte(`{"title":"t","text":"x","date_happened":1700000000.4,"tags":["b","a",null]}`))
+	f.Add([]byte(`{"data":{"type":"event","attributes":{"title":"t","timestamp":"2023-11-14T22:13:20Z","tags":["b"],"attributes":{"status":"ok"}}}}`))
+	f.Add([]byte(`{"internalHostname":"h","meta":{"hostname":"x"},"host-tags":{"system":["b","a"]}}`))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		for _, decode := range []func([]byte) (metric.Event, error){DecodeEvent, DecodeEventV2} {
+			e, err := decode(body)
+			if err != nil {
+				continue
+			}
+			if e.Title == "" {
+				t.Error("an event without a title")
+			}
+			if d := cmp.Diff([]string(metric.NewTags(e.Tags...)), append([]string{}, e.Tags...)); d != "" && len(e.Tags) > 0 {
+				t.Error(d)
+			}
+			if text, err := json.Marshal(NewAPIEvent(1, &e)); err != nil || !json.Valid(text) {
+				t.Errorf("%v %s", err, text)
+			}
+		}
+		if h, err := DecodeHost(body); err == nil && len(h.Tags) > 0 {
+			if d := cmp.Diff([]string(metric.NewTags(h.Tags...)), []string(h.Tags)); d != "" || !h.HasTags {
+				t.Error(d)
+			}
+		}
+	})
+}
