@@ -14,18 +14,14 @@ import (
 	vs "kelpie.dev/kelpie/valuestream"
 )
 
-const (
-	// maxMessage bounds one message of a subscriber, in bytes: maxWanted queries
-	// go in several.
-	maxMessage = 4 << 20
-	// patience is how long a response may wait for its subscriber to read.
-	patience = 30 * time.Second
-)
+// maxMessage bounds one message of a subscriber, in bytes: maxWanted queries go
+// in several.
+const maxMessage = 4 << 20
 
 // Register adds both routes to mux.
 func (s *Stream) Register(mux *http.ServeMux) {
 	path, handler := vs.NewValueStreamHandler(s, connect.WithReadMaxBytes(maxMessage))
-	mux.Handle("POST "+path, s.guard(longLived(handler)))
+	mux.Handle("POST "+path, s.guard(s.longLived(handler)))
 	mux.Handle("GET /api/kelpie/v1/value", s.guard(http.HandlerFunc(s.value)))
 }
 
@@ -42,7 +38,7 @@ func (s *Stream) guard(next http.Handler) http.Handler {
 
 // longLived lets a request last for as long as it is read, whatever the server's
 // time-outs.
-func longLived(next http.Handler) http.Handler {
+func (s *Stream) longLived(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		rc := http.NewResponseController(w)
 		if err := errors.Join(rc.SetReadDeadline(time.Time{}), rc.SetWriteDeadline(time.Time{})); err != nil {
@@ -51,7 +47,7 @@ func longLived(next http.Handler) http.Handler {
 		}
 		// The past as a deadline ends a read under way.
 		interrupt := func() { _ = rc.SetReadDeadline(time.Unix(1, 0)) }
-		next.ServeHTTP(&patient{ResponseWriter: w, rc: rc}, r.WithContext(context.WithValue(r.Context(), interruptKey{}, interrupt)))
+		next.ServeHTTP(&patient{ResponseWriter: w, rc: rc, patience: s.opts.Patience}, r.WithContext(context.WithValue(r.Context(), interruptKey{}, interrupt)))
 	})
 }
 
@@ -68,19 +64,25 @@ func interrupt(ctx context.Context) {
 // patient gives each write its own time.
 type patient struct {
 	http.ResponseWriter
-	rc *http.ResponseController
+	rc       *http.ResponseController
+	patience time.Duration
 }
 
 // Write implements http.ResponseWriter.
 func (p *patient) Write(b []byte) (int, error) {
-	if err := p.rc.SetWriteDeadline(time.Now().Add(patience)); err != nil {
+	if err := p.rc.SetWriteDeadline(time.Now().Add(p.patience)); err != nil {
 		return 0, err
 	}
 	return p.ResponseWriter.Write(b)
 }
 
-// Flush implements http.Flusher. A connection that is gone shows at the next write.
-func (p *patient) Flush() { _ = p.rc.Flush() }
+// Flush implements http.Flusher. A connection that is gone shows at the next
+// write; one that took all is in no hurry until then.
+func (p *patient) Flush() {
+	if p.rc.Flush() == nil {
+		_ = p.rc.SetWriteDeadline(time.Time{})
+	}
+}
 
 // Value is the answer of GET /api/kelpie/v1/value.
 type Value struct {

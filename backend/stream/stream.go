@@ -62,6 +62,7 @@ type Options struct {
 	MaxContexts int           // that they read together; 0 means a million
 	MaxMetrics  int           // in the fast lane; 0 means 500, negative none
 	Timeout     time.Duration // of one evaluation over the source; 0 means 10 s
+	Patience    time.Duration // that a response waits for its subscriber to read; 0 means 30 s
 	Now         func() time.Time
 	Registerer  prometheus.Registerer // nil registers nothing
 	Log         *slog.Logger          // nil discards
@@ -103,6 +104,7 @@ func New(o Options) (*Stream, error) {
 	o.MaxQueries = cmp.Or(o.MaxQueries, 50_000)
 	o.MaxMetrics = cmp.Or(o.MaxMetrics, 500)
 	o.Timeout = cmp.Or(o.Timeout, 10*time.Second)
+	o.Patience = cmp.Or(o.Patience, 30*time.Second)
 	if o.Now == nil {
 		o.Now = time.Now
 	}
