@@ -54,6 +54,10 @@ type Result struct {
 	Interval   int64       // bucket width in seconds
 	Unit       string      // unit shared by all contexts, or ""
 	Points     []Point     // ascending in time; buckets without data are absent
+	// Lower and Upper bound what is usual or expected, at some of the times of
+	// Points: of anomalies and forecast as the outermost function, else empty.
+	Lower, Upper []Point
+	Outlier      bool // outliers, as the outermost function, marks the group
 }
 
 // Eval evaluates e over w. Results are sorted by their tags. A metric or scope
@@ -81,6 +85,9 @@ func Eval(ctx context.Context, src Source, e Expr, w Window) ([]Result, error) {
 			Interval:   s.interval,
 			Unit:       s.unit,
 			Points:     s.points,
+			Lower:      s.lower,
+			Upper:      s.upper,
+			Outlier:    s.outlier,
 		}
 	}
 	return results, nil
@@ -111,12 +118,15 @@ func Value(ctx context.Context, src Source, e Expr, now int64) (r Reading, ok bo
 	return ev.value(ctx, e, now)
 }
 
+// nothingYet is the time of the newest of no points.
+const nothingYet = math.MinInt64
+
 // value is e at now; ev.leaf is asked for nothing but instants.
 func (ev *evaluator) value(ctx context.Context, e Expr, now int64) (r Reading, ok bool, err error) {
 	if err := (Window{From: now, To: now}).validate(); err != nil {
 		return Reading{}, false, err
 	}
-	ev.newest = math.MinInt64
+	ev.newest = nothingYet
 	all, err := ev.evaluate(ctx, e, span{instants: []int64{now}})
 	if err != nil {
 		return Reading{}, false, err
@@ -167,6 +177,8 @@ type series struct {
 	aggr         string
 	counting     bool // counts in buckets: a bucket without a point is 0
 	interpolated bool // a gap up to defaultFill may be bridged
+	lower, upper []Point
+	outlier      bool
 }
 
 // A term is what an expression evaluates to: a number, or series.

@@ -15,9 +15,19 @@ func Pointwise(e Expr) bool {
 		return Pointwise(e.Left) && Pointwise(e.Right)
 	case *Call:
 		f, ok := functionOf(e)
-		return ok && (f.each != nil || f.group != nil) && Pointwise(e.X)
+		return ok && f.pointwise(e) && Pointwise(e.X)
 	default:
 		return true
+	}
+}
+
+// pointwise reports whether f, called by c, looks at no other instant.
+func (f function) pointwise(c *Call) bool {
+	switch {
+	case f.along != nil:
+		return f.points != nil && f.points(c, stepOf(c.X)) == 1
+	default:
+		return f.each != nil || f.group != nil
 	}
 }
 
@@ -62,12 +72,21 @@ func CheckValue(e Expr) error {
 // stepOf is the seconds between two instants that e is evaluated at for a
 // function: the longest trailing window in e.
 func stepOf(e Expr) int64 {
-	step := int64(1)
-	for q := range Queries(e) {
-		o, _ := q.options()
-		step = max(step, o.window())
+	switch e := e.(type) {
+	case *Query:
+		o, _ := e.options()
+		return o.window()
+	case *Unary:
+		return stepOf(e.X)
+	case *Binary:
+		return max(stepOf(e.Left), stepOf(e.Right))
+	case *Call:
+		if e.Func == "rollup" && len(e.Args) == 2 {
+			return max(stepOf(e.X), int64(e.number(1)))
+		}
+		return stepOf(e.X)
 	}
-	return step
+	return 1
 }
 
 // instants returns in.at with the n-1 instants before each, for in's argument.
@@ -90,7 +109,7 @@ func (ev *evaluator) lookBack(ctx context.Context, in input) (term, error) {
 		n = in.f.points(in.Call, in.step)
 	}
 	if n == 0 {
-		return term{}, refuse(in.Call, in.span, "function %q draws on the whole window of a graph and has no value at an instant", in.Func)
+		return term{}, in.noInstant()
 	}
 	inner, err := in.instants(n)
 	if err != nil {
