@@ -63,7 +63,7 @@ func anomalies(ctx context.Context, ev *evaluator, in input) (term, error) {
 	return t.each(func(s *series) {
 		switch method {
 		case "basic":
-			s.band(dev, func(int) float64 { return 0 }, trailingSpread)
+			s.band(dev, make([]float64, len(s.points)), trailingSpread)
 		case "agile":
 			s.band(dev, usual.of(s, "avg"), trailingSpread)
 		default:
@@ -78,50 +78,52 @@ const (
 	fewPoints   = 3  // fewer tell nothing
 )
 
-// A spread says how far from what is expected the values are: its middle and
-// deviation at point i, given the distances of all points. ok is false when
-// there are too few.
-type spread func(distances []float64, i int) (middle, deviation float64, ok bool)
+// A spread says, given how far all points are from what is expected, how far the
+// i-th is expected to be, and the standard deviation. ok is false when there are
+// too few to tell.
+type spread func(distances []float64) func(i int) (middle, deviation float64, ok bool)
 
-// trailingSpread is that of the points before i.
-func trailingSpread(distances []float64, i int) (middle, deviation float64, ok bool) {
-	var near []float64
-	for _, d := range distances[max(0, i-basicPoints):i] {
-		if !math.IsNaN(d) {
-			near = append(near, d)
+// trailingSpread is that of the points before.
+func trailingSpread(distances []float64) func(int) (middle, deviation float64, ok bool) {
+	near := make([]float64, 0, basicPoints)
+	return func(i int) (middle, deviation float64, ok bool) {
+		near = near[:0]
+		for _, d := range distances[max(0, i-basicPoints):i] {
+			if !math.IsNaN(d) {
+				near = append(near, d)
+			}
 		}
+		return summary("avg", near), summary("stddev", near), len(near) >= fewPoints
 	}
-	return summary("avg", near), summary("stddev", near), len(near) >= fewPoints
 }
 
 // wholeSpread is that of all points, unmoved by a few of them.
-func wholeSpread(distances []float64, _ int) (middle, deviation float64, ok bool) {
+func wholeSpread(distances []float64) func(int) (middle, deviation float64, ok bool) {
 	var all []float64
 	for _, d := range distances {
 		if !math.IsNaN(d) {
 			all = append(all, d)
 		}
 	}
-	middle = summary("median", all)
+	middle := summary("median", all)
 	for i, d := range all {
 		all[i] = math.Abs(d - middle)
 	}
-	return middle, madScale * summary("median", all), len(all) >= fewPoints
+	deviation := madScale * summary("median", all)
+	return func(int) (float64, float64, bool) { return middle, deviation, len(all) >= fewPoints }
 }
 
 // band sets the bounds of s around what is expected at each point.
-func (s *series) band(dev float64, expected func(i int) float64, of spread) {
+func (s *series) band(dev float64, expected []float64, of spread) {
 	distances := make([]float64, len(s.points))
 	for i, p := range s.points {
-		distances[i] = p.Value - expected(i)
+		distances[i] = p.Value - expected[i]
 	}
+	usual := of(distances)
 	for i, p := range s.points {
-		e := expected(i)
-		middle, deviation, ok := of(distances, i)
-		if math.IsNaN(e) || !ok {
-			continue
+		if middle, deviation, ok := usual(i); ok && !math.IsNaN(expected[i]) {
+			s.bound(p.Time, expected[i]+middle, dev*deviation)
 		}
-		s.bound(p.Time, e+middle, dev*deviation)
 	}
 }
 
@@ -160,22 +162,32 @@ func (ev *evaluator) season(ctx context.Context, in input) (season, error) {
 }
 
 // of returns what is usual at each point of s; null where no day before has a value.
-func (u season) of(s *series, method string) func(i int) float64 {
+func (u season) of(s *series, method string) []float64 {
+	at := u.group(s, method)
 	expected := make([]float64, len(s.points))
 	for i, p := range s.points {
-		expected[i] = u.at(s, p.Time, method)
+		expected[i] = at(p.Time)
 	}
-	return func(i int) float64 { return expected[i] }
+	return expected
 }
 
-func (u season) at(s *series, t int64, method string) float64 {
-	var values []float64
-	for _, groups := range u {
-		if v, ok := groups[s.tags.String()][t]; ok {
-			values = append(values, v)
-		}
+// group returns what is usual for s at a time.
+func (u season) group(s *series, method string) func(t int64) float64 {
+	key := s.tags.String()
+	days := make([]map[int64]float64, len(u))
+	for i, groups := range u {
+		days[i] = groups[key]
 	}
-	return summary(method, values)
+	values := make([]float64, 0, len(days))
+	return func(t int64) float64 {
+		values = values[:0]
+		for _, d := range days {
+			if v, ok := d[t]; ok {
+				values = append(values, v)
+			}
+		}
+		return summary(method, values)
+	}
 }
 
 // forecast goes on after the newest point of each series, to the end of the
@@ -254,8 +266,9 @@ func predictLine(s *series) prediction {
 
 func predictSeason(s *series, usual season) prediction {
 	var distances []float64
+	expected := usual.group(s, "avg")
 	for _, p := range s.points {
-		if d := p.Value - usual.at(s, p.Time, "avg"); !math.IsNaN(d) {
+		if d := p.Value - expected(p.Time); !math.IsNaN(d) {
 			distances = append(distances, d)
 		}
 	}
@@ -263,5 +276,5 @@ func predictSeason(s *series, usual season) prediction {
 		return nil
 	}
 	level, deviation := summary("avg", distances), summary("stddev", distances)
-	return func(at int64) (float64, float64) { return usual.at(s, at, "avg") + level, deviation }
+	return func(at int64) (float64, float64) { return expected(at) + level, deviation }
 }

@@ -25,6 +25,8 @@ type function struct {
 	along  func(s *series, in input)
 	points func(c *Call, step int64) int
 	before func(c *Call) int64 // seconds before a window that along is given as well
+	// work is how many values along looks at for n points over a window; n if nil.
+	work func(in input, n int) int
 	// over evaluates the argument itself, over other times.
 	over func(ctx context.Context, ev *evaluator, in input) (term, error)
 	back func(c *Call, step int64) int64 // seconds that over looks back at an instant
@@ -36,6 +38,7 @@ type input struct {
 	f    function
 	at   span
 	step int64 // seconds between two instants, or the width of the buckets of along's series
+	now  int64 // the instant that along is asked for, if it is one
 }
 
 // number and word are the call's i-th argument after the first.
@@ -92,12 +95,15 @@ func (ev *evaluator) alongWindow(ctx context.Context, in input) (term, error) {
 	if err != nil {
 		return term{}, err
 	}
-	if in.f.before != nil {
-		for i := range t.series {
-			n := len(t.series[i].points)
-			if err := ev.spend(in.Call, n*min(n, int(in.f.before(in.Call)/t.series[i].interval)+1)); err != nil {
-				return term{}, err
-			}
+	for i := range t.series {
+		one := in
+		one.step = t.series[i].interval
+		work := len(t.series[i].points)
+		if in.f.work != nil {
+			work = in.f.work(one, work)
+		}
+		if err := ev.spend(in.Call, work); err != nil {
+			return term{}, err
 		}
 	}
 	return t.each(func(s *series) {

@@ -123,9 +123,11 @@ func (ev *evaluator) lookBack(ctx context.Context, in input) (term, error) {
 		return term{}, err
 	}
 	return t.each(func(s *series) {
+		in := in
 		all := *s
 		s.points = make([]Point, 0, len(in.at.instants))
 		for _, now := range in.at.instants {
+			in.now = now
 			one := all
 			one.points = all.atInstants(now, n, in.step)
 			in.f.along(&one, in)
@@ -157,7 +159,7 @@ func (s *series) atInstants(now int64, n int, step int64) []Point {
 }
 
 // maxWork bounds the values that the functions of one evaluation look at.
-const maxWork = 200_000_000
+const maxWork = 100_000_000
 
 // spend refuses c when it would look at more values than are left.
 func (ev *evaluator) spend(c *Call, values int) error {

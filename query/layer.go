@@ -17,6 +17,7 @@ func layerFunctions() map[string]function {
 			params: []param{whole(1, maxRollup, " of seconds"), oneOf("avg", "sum", "min", "max", "median", "count")}, optional: 1,
 			unit: true, along: movingRollup,
 			before: func(c *Call) int64 { return int64(c.number(0)) - 1 },
+			work:   func(in input, n int) int { return n * min(n, int(int64(in.number(0))/in.step)+1) },
 			points: func(c *Call, step int64) int { return int(ceilDiv(int64(c.number(0)), step)) },
 		},
 		// rollup aggregates the points of longer buckets; those that begin before
@@ -134,7 +135,7 @@ func layerRollup(s *series, in input) {
 	method, seconds := in.word(0, ""), int64(in.number(1))
 	if in.at.instants != nil {
 		if values := s.values(); len(values) > 0 {
-			s.points = []Point{{Time: s.points[len(s.points)-1].Time, Value: finite(summary(method, values))}}
+			s.points = []Point{{Time: in.now, Value: finite(summary(method, values))}}
 		}
 		return
 	}

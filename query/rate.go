@@ -168,15 +168,29 @@ func distances(ctx context.Context, ev *evaluator, in input) (term, error) {
 		}
 	}
 	slices.Sort(times)
-	times = slices.Compact(times)
-	for i := 1; i < len(times); i++ {
-		if times[i]%s.interval == 0 {
-			s.points = append(s.points, Point{Time: times[i], Value: float64(times[i] - times[i-1])})
-		}
-	}
-	if in.at.instants != nil {
-		s.restrict(in.at.instants)
-	}
+	s.points = in.distances(slices.Compact(times), s.interval)
 	s.unit = "second"
 	return term{series: []series{s}}.withPoints(), nil
+}
+
+// distances is the seconds from each of times to the one before, where it is a
+// multiple of interval; at instants, where both are instants of the argument.
+func (in input) distances(times []int64, interval int64) []Point {
+	var out []Point
+	if in.at.instants == nil {
+		for i := 1; i < len(times); i++ {
+			if times[i]%interval == 0 {
+				out = append(out, Point{Time: times[i], Value: float64(times[i] - times[i-1])})
+			}
+		}
+		return out
+	}
+	for _, now := range in.at.instants {
+		_, here := slices.BinarySearch(times, now)
+		_, before := slices.BinarySearch(times, now-in.step)
+		if here && before {
+			out = append(out, Point{Time: now, Value: float64(in.step)})
+		}
+	}
+	return out
 }

@@ -10,8 +10,8 @@ import (
 func regressFunctions() map[string]function {
 	return map[string]function{
 		"trend_line":         {unit: true, along: func(s *series, _ input) { s.draw(leastSquares(s.points)) }},
-		"robust_trend":       {unit: true, along: func(s *series, _ input) { s.draw(huber(s.points)) }},
-		"piecewise_constant": {unit: true, along: piecewiseConstant},
+		"robust_trend":       {unit: true, along: func(s *series, _ input) { s.draw(huber(s.points)) }, work: func(_ input, n int) int { return huberSteps * n }},
+		"piecewise_constant": {unit: true, along: piecewiseConstant, work: squareWork},
 	}
 }
 

@@ -9,7 +9,7 @@ import (
 // smoothFunctions smooth over points, not over time. What a point has too few
 // before it for, it takes of those that there are. Points that are null stay so.
 func smoothFunctions() map[string]function {
-	all := map[string]function{"autosmooth": {unit: true, along: autosmooth}}
+	all := map[string]function{"autosmooth": {unit: true, along: autosmooth, work: squareWork}}
 	for _, n := range [...]int{3, 5, 7, 10, 20} {
 		all[fmt.Sprintf("ewma_%d", n)] = function{unit: true, along: ewma(n), points: func(*Call, int64) int { return ewmaPoints(n) }}
 	}
@@ -21,6 +21,9 @@ func smoothFunctions() map[string]function {
 	}
 	return all
 }
+
+// squareWork is that of what compares points with many others.
+func squareWork(_ input, n int) int { return n * n / 4 }
 
 // ewma is the exponentially weighted mean of span n: each value has the weight
 // 2/(n+1), and what came before it the rest.
