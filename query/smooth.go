@@ -67,15 +67,20 @@ func trailingFunction(n int, method string) function {
 	}
 }
 
+// mostKurtosis is the share of the values' kurtosis that autosmooth keeps at
+// least.
+const mostKurtosis = 0.9
+
 // autosmooth is the mean of a trailing window whose width is chosen so that the
 // result is as smooth as can be without hiding what stands out: of the widths up
 // to a tenth of the points, the one whose means have the least rough steps (the
-// smallest deviation of differences) while their kurtosis is at least that of
-// the values themselves. It follows Rong and Bailis, ASAP (VLDB 2017).
+// smallest deviation of differences) while their kurtosis is still nine tenths of
+// the values' own. It follows Rong and Bailis, ASAP (VLDB 2017), who want all of
+// it; but then the least noise on a wave keeps the wave as it is.
 func autosmooth(s *series, _ input) {
 	values := s.values()
 	best, rough := 1, roughness(values)
-	least := kurtosis(values)
+	least := mostKurtosis * kurtosis(values)
 	for width := 2; width <= len(values)/10; width++ {
 		means := movingMeans(values, width)
 		if r := roughness(means); r < rough && kurtosis(means) >= least {
