@@ -166,7 +166,12 @@ type evaluator struct {
 	// newest is the time of the newest point that contributed. leaf raises it.
 	newest int64
 	spent  int // see spend
+	asked  int // leaves so far
 }
+
+// maxLeaves bounds the leaves of one evaluation. It lets every operand that a
+// query may have be looked at on the days before, once.
+const maxLeaves = MaxOperands * (1 + seasonDays)
 
 // A series is a group on its way through the expression.
 type series struct {
@@ -202,6 +207,10 @@ func (ev *evaluator) term(ctx context.Context, e Expr, at span) (term, error) {
 	case *Number:
 		return term{number: true, value: e.Value}, nil
 	case *Query:
+		if ev.asked++; ev.asked > maxLeaves {
+			return term{}, &Error{Kind: Limit, Query: e.src, Offset: e.span.Start,
+				Message: "a function within a function evaluates this query at too many times; nest anomalies and forecast less"}
+		}
 		s, err := ev.leaf(ctx, e, at)
 		if err != nil {
 			return term{}, err

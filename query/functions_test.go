@@ -1,8 +1,10 @@
 package query_test
 
 import (
+	"errors"
 	"math"
 	"math/rand/v2"
+	"strings"
 	"testing"
 	"time"
 
@@ -69,6 +71,19 @@ func TestAnomaliesBasic(t *testing.T) {
 	}
 	if len(r.Lower) != 57 || r.Lower[0].Time != 30 || len(r.Upper) != 57 {
 		t.Errorf("bounds at %d points from %v", len(r.Lower), r.Lower[0])
+	}
+}
+
+// Functions that look at other days cannot be nested without end.
+func TestNestedSeasons(t *testing.T) {
+	text := "avg:m{*}"
+	for range 20 {
+		text = "anomalies(" + text + ", 'agile', 1)"
+	}
+	_, err := query.Eval(t.Context(), gauges(nil), parse(t, text), query.Window{To: 99})
+	var e *query.Error
+	if !errors.As(err, &e) || e.Kind != query.Limit || e.Offset != strings.Index(text, "avg") {
+		t.Errorf("got %v", err)
 	}
 }
 
