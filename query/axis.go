@@ -59,13 +59,14 @@ func (a *axis) values(s *series) []float64 {
 // aggregate folds some of t's series into one, without its tags.
 func (a *axis) aggregate(t term, which []int, method string) series {
 	a.several = len(which) > 1
-	columns := make([][]float64, len(a.times))
+	columns, n := make([]float64, len(a.times)*len(which)), make([]int, len(a.times))
 	s := series{interval: a.interval, unit: t.series[which[0]].unit, interpolated: true}
 	for _, i := range which {
 		one := &t.series[i]
 		for b, v := range a.values(one) {
 			if !math.IsNaN(v) {
-				columns[b] = append(columns[b], v)
+				columns[b*len(which)+n[b]] = v
+				n[b]++
 			}
 		}
 		if one.unit != s.unit {
@@ -73,8 +74,9 @@ func (a *axis) aggregate(t term, which []int, method string) series {
 		}
 		s.interpolated = s.interpolated && one.interpolated
 	}
-	for b, values := range columns {
-		if len(values) > 0 {
+	for b, count := range n {
+		if count > 0 {
+			values := columns[b*len(which):][:count]
 			s.points = append(s.points, Point{Time: a.times[b], Value: finite(summary(method, values))})
 		}
 	}

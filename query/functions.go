@@ -14,6 +14,7 @@ type function struct {
 	counts   bool    // counts stay counts
 	unit     bool    // values keep their unit
 	ungroups bool    // the result is one series, without a group
+	shifts   bool    // values are those of another time, else as they are
 
 	// each maps every value by itself; the others take no numbers for series.
 	each func(v float64, c *Call) float64

@@ -59,8 +59,8 @@ func aLayer(a Arg) string {
 	return "expected avg, sum, min, max, count, stddev or a percentile such as p95"
 }
 
-// summary aggregates values, none of which is null; it is null when there are
-// none. stddev is that of all values, not of a sample. The median of an even
+// summary aggregates values, none of which is null, and may leave them in another
+// order; it is null when there are none. stddev is that of all values, not of a sample. The median of an even
 // number is the mean of the middle two, and so are percentiles taken between
 // two values, by rank q·(n-1).
 func summary(method string, values []float64) float64 {
@@ -92,14 +92,14 @@ func quantileOf(values []float64, q float64) float64 {
 	if len(values) == 0 {
 		return null
 	}
-	sorted := slices.Sorted(slices.Values(values))
-	rank := q * float64(len(sorted)-1)
+	slices.Sort(values)
+	rank := q * float64(len(values)-1)
 	low := int(rank)
-	if low >= len(sorted)-1 {
-		return sorted[len(sorted)-1]
+	if low >= len(values)-1 {
+		return values[len(values)-1]
 	}
 	share := rank - float64(low)
-	return sorted[low]*(1-share) + sorted[low+1]*share
+	return values[low]*(1-share) + values[low+1]*share
 }
 
 func movingRollup(s *series, in input) {

@@ -83,9 +83,9 @@ func integral(s *series, _ input) {
 	s.points = points
 }
 
-// differences is the step from one value to the next. Those of a query are taken
-// of each context, before space aggregation; those of any other expression are
-// the steps of its values.
+// differences is the step from one value to the next. Those of a query, now or
+// shifted, are taken of each context, before space aggregation; those of any
+// other expression are the steps of its values.
 func differences(monotonic bool) func(context.Context, *evaluator, input) (term, error) {
 	return func(ctx context.Context, ev *evaluator, in input) (term, error) {
 		inner := in.at
@@ -96,7 +96,7 @@ func differences(monotonic bool) func(context.Context, *evaluator, input) (term,
 			}
 		}
 		d := delta{on: true, monotonic: monotonic, apart: in.step}
-		_, leaf := in.X.(*Query)
+		leaf := isLeaf(in.X)
 		if leaf {
 			inner.delta = d
 		}
@@ -113,6 +113,21 @@ func differences(monotonic bool) func(context.Context, *evaluator, input) (term,
 			}
 			in.label(s)
 		}).withPoints(), nil
+	}
+}
+
+// isLeaf reports whether e is a query, perhaps shifted.
+func isLeaf(e Expr) bool {
+	for {
+		c, isCall := e.(*Call)
+		if !isCall {
+			_, isQuery := e.(*Query)
+			return isQuery
+		}
+		if f, _ := functionOf(c); !f.shifts {
+			return false
+		}
+		e = c.X
 	}
 }
 

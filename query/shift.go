@@ -24,7 +24,7 @@ const (
 func shiftFunctions() map[string]function {
 	by := func(seconds int64) function {
 		return function{
-			counts: true, unit: true,
+			counts: true, unit: true, shifts: true,
 			over: moved(func(*Call) (shift, error) { return func(t int64) int64 { return t - seconds }, nil }),
 			back: func(*Call, int64) int64 { return seconds },
 		}
@@ -35,7 +35,7 @@ func shiftFunctions() map[string]function {
 		"week_before":  by(week),
 		"month_before": by(month),
 		"timeshift": {
-			params: []param{whole(-maxRollup, 0, " of seconds")}, counts: true, unit: true,
+			params: []param{whole(-maxRollup, 0, " of seconds")}, counts: true, unit: true, shifts: true,
 			over: moved(func(c *Call) (shift, error) {
 				seconds := int64(c.number(0))
 				return func(t int64) int64 { return t + seconds }, nil
@@ -43,7 +43,7 @@ func shiftFunctions() map[string]function {
 			back: func(c *Call, _ int64) int64 { return -int64(c.number(0)) },
 		},
 		"calendar_shift": {
-			params: []param{aCalendarShift, aZone}, counts: true, unit: true,
+			params: []param{aCalendarShift, aZone}, counts: true, unit: true, shifts: true,
 			over: moved(calendarShift),
 			back: func(c *Call, _ int64) int64 {
 				months, days, _ := calendarParts(c.word(0, ""))

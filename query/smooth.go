@@ -55,13 +55,14 @@ func trailingFunction(n int, method string) function {
 		unit:   true,
 		points: func(*Call, int64) int { return n },
 		along: func(s *series, _ input) {
-			var window []float64
+			window, scratch := make([]float64, 0, n), make([]float64, 0, n)
 			s.transform(func(v float64) float64 {
 				if len(window) == n {
 					window = slices.Delete(window, 0, 1)
 				}
 				window = append(window, v)
-				return summary(method, window)
+				scratch = append(scratch[:0], window...)
+				return summary(method, scratch)
 			})
 		},
 	}
