@@ -1,8 +1,10 @@
 package query
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
 )
 
 // Pointwise reports whether the value of e at an instant follows from those of
@@ -91,14 +93,11 @@ func stepOf(e Expr) int64 {
 
 // instants returns in.at with the n-1 instants before each, for in's argument.
 func (in input) instants(n int) (span, error) {
-	if n > MaxReach || len(in.at.instants)*n > maxValues {
+	wide, ok := in.at.back(n, in.step)
+	if n > MaxReach || !ok {
 		return span{}, tooFar(in.X)
 	}
-	inner := in.at.back(n, in.step)
-	if len(inner.instants) > MaxReach {
-		return span{}, tooFar(in.X)
-	}
-	return inner, nil
+	return wide, nil
 }
 
 // lookBack evaluates along at instants: for each, over the grid of instants that
@@ -143,13 +142,10 @@ func (ev *evaluator) lookBack(ctx context.Context, in input) (term, error) {
 // seconds apart, in a slice of its own.
 func (s *series) atInstants(now int64, n int, step int64) []Point {
 	points := make([]Point, 0, min(n, len(s.points)))
-	next := now - int64(n-1)*step
-	for _, p := range s.points {
+	first, _ := slices.BinarySearchFunc(s.points, now-int64(n-1)*step, func(p Point, t int64) int { return cmp.Compare(p.Time, t) })
+	for _, p := range s.points[first:] {
 		if p.Time > now {
 			break
-		}
-		if p.Time < next {
-			continue
 		}
 		if (now-p.Time)%step == 0 {
 			points = append(points, p)

@@ -254,6 +254,29 @@ func same(t *rapid.T, e Expr, got, want []Result) {
 	}
 }
 
+// back gives the instants that it says, however it comes by them.
+func TestBack(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		instants := rapid.SliceOfNDistinct(rapid.Int64Range(-50, 50), 1, 8, rapid.ID[int64]).Draw(t, "instants")
+		slices.Sort(instants)
+		n, step := rapid.IntRange(1, 20).Draw(t, "n"), rapid.Int64Range(1, 12).Draw(t, "step")
+		var want []int64
+		for _, at := range instants {
+			for k := range int64(n) {
+				want = append(want, at-k*step)
+			}
+		}
+		slices.Sort(want)
+		got, ok := span{instants: instants}.back(n, step)
+		if diff := cmp.Diff(slices.Compact(want), got.instants); diff != "" || !ok {
+			t.Fatalf("%v, %d times %d s (-want +got):\n%s", instants, n, step, diff)
+		}
+	})
+	if _, ok := (span{instants: []int64{0, 1}}).back(MaxReach, 10); ok {
+		t.Error("twice MaxReach is not too much")
+	}
+}
+
 func TestCheckValue(t *testing.T) {
 	for text, want := range map[string]string{
 		"avg:m{*} by {host}":           "",

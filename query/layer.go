@@ -108,7 +108,7 @@ func movingRollup(s *series, in input) {
 	var window []float64
 	first := 0 // the oldest point in the window
 	for _, p := range s.points {
-		if p.Null() {
+		if p.Null() || in.at.instants != nil && p.Time != in.now {
 			continue
 		}
 		window = window[:0]
