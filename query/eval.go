@@ -126,7 +126,7 @@ func (ev *evaluator) value(ctx context.Context, e Expr, now int64) (r Reading, o
 	if err := (Window{From: now, To: now}).validate(); err != nil {
 		return Reading{}, false, err
 	}
-	ev.newest = nothingYet
+	ev.newest, ev.spent, ev.asked = nothingYet, 0, 0
 	all, err := ev.evaluate(ctx, e, span{instants: []int64{now}})
 	if err != nil {
 		return Reading{}, false, err
@@ -163,7 +163,8 @@ type evaluator struct {
 	// leaf evaluates one query over a span: the series of its groups, sorted by
 	// their tags, none without points. At instants a point's time is one of them.
 	leaf func(ctx context.Context, q *Query, at span) ([]series, error)
-	// newest is the time of the newest point that contributed. leaf raises it.
+	// newest is the time of the newest point that contributed. leaf raises it;
+	// what shifts an expression moves it along.
 	newest int64
 	spent  int // see spend
 	asked  int // leaves so far

@@ -2,6 +2,7 @@ package query_test
 
 import (
 	"errors"
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"strings"
@@ -84,6 +85,36 @@ func TestNestedSeasons(t *testing.T) {
 	var e *query.Error
 	if !errors.As(err, &e) || e.Kind != query.Limit || e.Offset != strings.Index(text, "avg") {
 		t.Errorf("got %v", err)
+	}
+}
+
+// What would cost too much is refused with its place before it is computed.
+func TestCostLimits(t *testing.T) {
+	hosts := map[string][]float64{}
+	for i := range 200 {
+		hosts[fmt.Sprint("h", i)] = make([]float64, 150)
+	}
+	src := gauges(hosts)
+	for text, want := range map[string]string{
+		"moving_rollup(avg:m{*} by {host}.rollup(1), 90000)":                      "error at 14: query has more groups than one answer may hold",
+		"abs(moving_rollup(avg:m{*} by {host}.fill(last).rollup(1), 1000))":       `error at 4: function "moving_rollup" looks at too many values`,
+		"1 + moving_rollup(moving_rollup(avg:m{*}.rollup(1), 90000), 90000, max)": "error at 32: a function reads more than 100000 values",
+	} {
+		e := parse(t, text)
+		_, err := query.Eval(t.Context(), src, e, query.Window{To: 1499, Interval: 1})
+		if err == nil || !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("%s over a window: %v", text, err)
+		}
+	}
+	for text, want := range map[string]string{
+		"moving_rollup(avg:m{*} by {host}.rollup(1), 90000)":                      "error at 14: query has more groups than one answer may hold",
+		"1 + moving_rollup(moving_rollup(avg:m{*}.rollup(1), 90000), 90000, max)": "error at 32: a function reads more than 100000 values",
+		"abs(moving_rollup(moving_rollup(avg:m{*}.rollup(1), 40000), 40000))":     `looks at too many values`,
+	} {
+		_, _, err := query.Value(t.Context(), src, parse(t, text), 1499)
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s at an instant: %v", text, err)
+		}
 	}
 }
 
