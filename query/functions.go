@@ -6,8 +6,8 @@ import (
 	"maps"
 )
 
-// A function is what a call's name means. A new one is a row in functions, with
-// one of the four ways to compute it.
+// A function is what a call's name means. A new one is a row of its family's
+// table, with one of the four ways to compute it.
 type function struct {
 	params   []param // of the arguments after the first
 	optional int     // how many of the last of them may be left out
@@ -21,7 +21,7 @@ type function struct {
 	// group maps the values of all series at a time, whatever other times have.
 	group func(t term, in input) term
 	// along maps the points of each series, of which it may drop some, and at an
-	// instant is given those of the newest points instants. 0 points means that
+	// instant is given those of so many instants as points says. Without points
 	// it draws on the whole window of a graph and has no value at an instant.
 	along  func(s *series, in input)
 	points func(c *Call, step int64) int

@@ -68,9 +68,6 @@ func truth(v float64, holds bool) float64 {
 // any series stays without. At an instant, where no bucket can be missing, it
 // gives null a value.
 func defaultZero(t term, in input) term {
-	if t.number {
-		return term{number: true, value: zeroed(t.value)}
-	}
 	return t.each(func(s *series) {
 		if in.at.instants != nil {
 			s.points = append(s.points[:0:0], s.points...)
