@@ -110,7 +110,7 @@ func (s *Standing) Add(text string, now int64) (*StandingQuery, []Missing, error
 	q := &StandingQuery{Text: text, Expr: e, uses: 1, viaSource: !Pointwise(e), asked: math.MinInt64, byLeaf: map[*Query]*standingLeaf{}}
 	var missing []Missing
 	for leaf := range Queries(e) {
-		l, isNew, err := s.leaf(leaf)
+		l, err := s.leaf(leaf)
 		if err != nil {
 			return nil, nil, err // Check has seen it; nothing is held yet
 		}
@@ -119,8 +119,8 @@ func (s *Standing) Add(text string, now int64) (*StandingQuery, []Missing, error
 			q.leaves = append(q.leaves, l)
 			l.users = append(l.users, q)
 		}
-		if isNew && !q.viaSource {
-			l.loading = true
+		if !l.sought && !q.viaSource {
+			l.sought, l.loading = true, true
 			missing = append(missing, Missing{Selector: l.selector(), From: l.from(now), To: now + maxAhead, leaf: l})
 		}
 		s.mark(l)
