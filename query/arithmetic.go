@@ -38,7 +38,7 @@ func negate(t term) term {
 func (t term) each(f func(*series)) term {
 	out := slices.Clone(t.series)
 	for i := range out {
-		out[i].aggr = ""
+		out[i].aggr, out[i].lower, out[i].upper, out[i].outlier = "", nil, nil, false
 		f(&out[i])
 	}
 	return term{series: out, grouped: t.grouped}

@@ -52,6 +52,12 @@ func (a Aggregator) percentile() (q float64, ok bool) {
 	return q / 100, err == nil
 }
 
+// needsDistribution reports whether a reads what only a distribution has.
+func (a Aggregator) needsDistribution() bool {
+	_, ok := a.percentile()
+	return ok || a.Cmp != "" || a.Name == "stddev"
+}
+
 // A Query is a leaf: one metric, selected, rolled up and aggregated.
 type Query struct {
 	node

@@ -9,8 +9,9 @@ import (
 	"kelpie.dev/kelpie/query"
 )
 
-// BenchmarkEval evaluates 1000 contexts of one hour at 10 s.
-func BenchmarkEval(b *testing.B) {
+// anHour is a source that selects 1000 contexts of one hour at 10 s, whatever
+// it is asked.
+func anHour(b *testing.B) query.Source {
 	series := make([]metric.Series, 1000)
 	for i := range series {
 		s := metric.Series{
@@ -27,7 +28,12 @@ func BenchmarkEval(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	selected := sourceFunc(func(context.Context, query.Selector, int64, int64) ([]metric.Series, error) { return all, nil })
+	return sourceFunc(func(context.Context, query.Selector, int64, int64) ([]metric.Series, error) { return all, nil })
+}
+
+// BenchmarkEval evaluates 1000 contexts of one hour at 10 s.
+func BenchmarkEval(b *testing.B) {
+	selected := anHour(b)
 	for _, text := range []string{"avg:m{*}", "sum:m{*} by {host}.as_count().rollup(60)", "sum:m{*} by {zone} / sum:m{*}"} {
 		e := parse(b, text)
 		b.Run(text, func(b *testing.B) {
@@ -35,6 +41,43 @@ func BenchmarkEval(b *testing.B) {
 			for b.Loop() {
 				if _, err := query.Eval(b.Context(), selected, e, query.Window{To: 3600}); err != nil {
 					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkFunctions evaluates functions of 1000 groups of one hour, each of 180
+// points.
+func BenchmarkFunctions(b *testing.B) {
+	selected := anHour(b)
+	for _, name := range []string{
+		"%s", "abs(%s)", "ewma_10(%s)", "median_9(%s)", "per_second(%s)", "diff(%s)", "top10(%s)", "count_nonzero(%s)", "default_zero(%s)",
+		"moving_rollup(%s, 600, 'avg')", "moving_rollup(%s, 600, 'median')", "rollup(%s, 'p95', 300)", "max(%s, {pod})", "robust_trend(%s)",
+	} {
+		text := fmt.Sprintf(name, "avg:m{*} by {pod}")
+		e := parse(b, text)
+		b.Run(text, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := query.Eval(b.Context(), selected, e, query.Window{To: 3600}); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkValue evaluates 1000 contexts at an instant.
+func BenchmarkValue(b *testing.B) {
+	selected := anHour(b)
+	for _, text := range []string{"avg:m{*}", "sum:m{*}.rollup(60)", "ewma_10(avg:m{*})", "moving_rollup(avg:m{*}, 1800, 'max')"} {
+		e := parse(b, text)
+		b.Run(text, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, ok, err := query.Value(b.Context(), selected, e, 3500); err != nil || !ok {
+					b.Fatal(ok, err)
 				}
 			}
 		})

@@ -12,7 +12,7 @@ func Check(e Expr) error {
 	if err := check(e); err != nil {
 		return err
 	}
-	for range Queries(e) {
+	if reads(e) {
 		return nil
 	}
 	return refuse(e, e.Pos(), "query reads no metric")
@@ -39,21 +39,20 @@ func check(e Expr) error {
 }
 
 func checkQuery(q *Query) error {
-	if q.Aggregator.Cmp != "" || q.Aggregator.Name == "stddev" {
-		return refuse(q, q.span, "aggregator %q is not supported yet", q.Aggregator)
-	}
-	for _, m := range q.Modifiers {
-		if m.Name == "weighted" {
-			return refuse(q, m.Pos, "modifier %q is not supported yet", m.Name)
+	o, err := q.options()
+	if err == nil && o.weighted && q.Aggregator.Name != "sum" {
+		for _, m := range q.Modifiers {
+			if m.Name == "weighted" {
+				return refuse(q, m.Pos, "modifier \"weighted\" needs the aggregator sum")
+			}
 		}
 	}
-	_, err := q.options()
 	return err
 }
 
 // checkGroups refuses operands that could never have a group in common.
 func checkGroups(b *Binary) error {
-	left, right := GroupBy(b.Left), GroupBy(b.Right)
+	left, right := slices.Clone(resultKeys(b.Left)), slices.Clone(resultKeys(b.Right))
 	if len(left) == 0 || len(right) == 0 {
 		return nil
 	}

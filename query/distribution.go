@@ -57,9 +57,7 @@ type merger struct {
 }
 
 func newMerger(q *Query, l lane) *merger {
-	m := &merger{q: q, lane: l, groups: make(map[string]*mergedGroup)}
-	_, m.bins = q.Aggregator.percentile()
-	return m
+	return &merger{q: q, lane: l, groups: make(map[string]*mergedGroup), bins: q.Aggregator.needsDistribution()}
 }
 
 type mergedGroup struct {
@@ -201,7 +199,12 @@ func (m *merged) value(a Aggregator) float64 {
 	if q, ok := a.percentile(); ok {
 		return m.quantile(q)
 	}
+	if a.Cmp != "" {
+		return m.countWhere(a)
+	}
 	switch a.Name {
+	case "stddev":
+		return m.deviation()
 	case "sum":
 		return m.sum
 	case "min":
@@ -213,6 +216,50 @@ func (m *merged) value(a Aggregator) float64 {
 	default:
 		return m.sum / m.count
 	}
+}
+
+// deviation is the standard deviation of all values, by those of their bins.
+func (m *merged) deviation() float64 {
+	n, mean, squares := 0.0, 0.0, 0.0 // Welford's, so that large values do not cancel out
+	for _, b := range m.bins {
+		v := min(max(metric.Bin{Key: b.key}.Value(), m.min), m.max)
+		more := float64(b.n)
+		n += more
+		d := v - mean
+		mean += d * more / n
+		squares += d * (v - mean) * more
+	}
+	if n == 0 {
+		return null
+	}
+	return math.Sqrt(squares / n)
+}
+
+// countWhere counts the values that compare to a's bound as a says. Those that
+// share its bin, within metric.SketchAccuracy, count as equal to it.
+func (m *merged) countWhere(a Aggregator) float64 {
+	key, n := metric.BinKey(a.Bound), uint64(0)
+	for _, b := range m.bins {
+		holds := false
+		switch a.Cmp {
+		case ">=":
+			holds = b.key >= key
+		case ">":
+			holds = b.key > key
+		case "<=":
+			holds = b.key <= key
+		case "<":
+			holds = b.key < key
+		case "==":
+			holds = b.key == key
+		case "!=":
+			holds = b.key != key
+		}
+		if holds {
+			n += b.n
+		}
+	}
+	return float64(n)
 }
 
 // quantile is metric.Sketch.Quantile.

@@ -54,6 +54,10 @@ type Result struct {
 	Interval   int64       // bucket width in seconds
 	Unit       string      // unit shared by all contexts, or ""
 	Points     []Point     // ascending in time; buckets without data are absent
+	// Lower and Upper bound what is usual or expected, at some of the times of
+	// Points: of anomalies and forecast as the outermost function, else empty.
+	Lower, Upper []Point
+	Outlier      bool // outliers, as the outermost function, marks the group
 }
 
 // Eval evaluates e over w. Results are sorted by their tags. A metric or scope
@@ -81,6 +85,9 @@ func Eval(ctx context.Context, src Source, e Expr, w Window) ([]Result, error) {
 			Interval:   s.interval,
 			Unit:       s.unit,
 			Points:     s.points,
+			Lower:      s.lower,
+			Upper:      s.upper,
+			Outlier:    s.outlier,
 		}
 	}
 	return results, nil
@@ -111,12 +118,15 @@ func Value(ctx context.Context, src Source, e Expr, now int64) (r Reading, ok bo
 	return ev.value(ctx, e, now)
 }
 
+// nothingYet is the time of the newest of no points.
+const nothingYet = math.MinInt64
+
 // value is e at now; ev.leaf is asked for nothing but instants.
 func (ev *evaluator) value(ctx context.Context, e Expr, now int64) (r Reading, ok bool, err error) {
 	if err := (Window{From: now, To: now}).validate(); err != nil {
 		return Reading{}, false, err
 	}
-	ev.newest = math.MinInt64
+	ev.newest, ev.spent, ev.asked = nothingYet, 0, 0
 	all, err := ev.evaluate(ctx, e, span{instants: []int64{now}})
 	if err != nil {
 		return Reading{}, false, err
@@ -153,10 +163,16 @@ type evaluator struct {
 	// leaf evaluates one query over a span: the series of its groups, sorted by
 	// their tags, none without points. At instants a point's time is one of them.
 	leaf func(ctx context.Context, q *Query, at span) ([]series, error)
-	// newest is the time of the newest point that contributed. leaf raises it.
+	// newest is the time of the newest point that contributed. leaf raises it;
+	// what shifts an expression moves it along.
 	newest int64
 	spent  int // see spend
+	asked  int // leaves so far
 }
+
+// maxLeaves bounds the leaves of one evaluation. It lets every operand that a
+// query may have be looked at on the days before, once.
+const maxLeaves = MaxOperands * (1 + seasonDays)
 
 // A series is a group on its way through the expression.
 type series struct {
@@ -167,6 +183,8 @@ type series struct {
 	aggr         string
 	counting     bool // counts in buckets: a bucket without a point is 0
 	interpolated bool // a gap up to defaultFill may be bridged
+	lower, upper []Point
+	outlier      bool
 }
 
 // A term is what an expression evaluates to: a number, or series.
@@ -190,6 +208,10 @@ func (ev *evaluator) term(ctx context.Context, e Expr, at span) (term, error) {
 	case *Number:
 		return term{number: true, value: e.Value}, nil
 	case *Query:
+		if ev.asked++; ev.asked > maxLeaves {
+			return term{}, &Error{Kind: Limit, Query: e.src, Offset: e.span.Start,
+				Message: "a function within a function evaluates this query at too many times; nest anomalies and forecast less"}
+		}
 		s, err := ev.leaf(ctx, e, at)
 		if err != nil {
 			return term{}, err

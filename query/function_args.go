@@ -64,6 +64,9 @@ func checkCall(c *Call) error {
 	if missing := len(f.params) - f.optional - len(c.Args); missing > 0 {
 		return refuse(c, c.span, "function %q needs %d more argument(s)", c.Func, missing)
 	}
+	if len(c.Args) == 1 && c.Args[0].Kind == KeysArg {
+		return checkLayer(c)
+	}
 	return nil
 }
 

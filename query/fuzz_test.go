@@ -2,9 +2,13 @@ package query_test
 
 import (
 	"context"
+	"errors"
 	"iter"
+	"math"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -12,8 +16,8 @@ import (
 	"kelpie.dev/kelpie/query"
 )
 
-// seed adds every query of the scripts to f's corpus.
-func seed(f *testing.F) {
+// seed adds every query of the scripts to f's corpus, each with args.
+func seed(f *testing.F, args ...uint64) {
 	files, err := filepath.Glob("testdata/*.test")
 	if err != nil || len(files) == 0 {
 		f.Fatalf("no scripts: %v", err)
@@ -24,9 +28,16 @@ func seed(f *testing.F) {
 			f.Fatal(err)
 		}
 		for line := range strings.Lines(string(text)) {
-			if _, rest, ok := strings.Cut(line, "eval "); ok {
-				_, q, _ := strings.Cut(strings.TrimSpace(rest), " ")
+			verb, rest, _ := strings.Cut(line, " ")
+			if verb != "eval" && verb != "value" {
+				continue
+			}
+			_, q, _ := strings.Cut(strings.TrimSpace(rest), " ")
+			if len(args) == 0 {
 				f.Add(q)
+			}
+			for _, a := range args {
+				f.Add(q, a)
 			}
 		}
 	}
@@ -82,47 +93,90 @@ func (a asDistributions) Distributions(ctx context.Context, sel query.Selector, 
 	}
 }
 
-// FuzzEval: what parses and passes Check evaluates to well-formed results.
-func FuzzEval(f *testing.F) {
-	seed(f)
-	src := sourceFunc(func(_ context.Context, sel query.Selector, from, to int64) ([]metric.Series, error) {
+// randomSource answers any selection with contexts whose types, intervals,
+// points and values follow from the seed alone, however much of them is read.
+func randomSource(seed uint64) sourceFunc {
+	const oldest, newest = fuzzTo - 1800, fuzzTo
+	return func(_ context.Context, sel query.Selector, from, to int64) ([]metric.Series, error) {
+		random := rand.New(rand.NewPCG(seed, uint64(len(sel.Metric))))
+		scale := []float64{0, 1, 1e-9, 1e300}[random.IntN(4)]
 		var out []metric.Series
-		for i, host := range []string{"a", "b", ""} {
-			s := metric.Series{Name: sel.Metric, Host: host, Type: metric.Type(i + 1), Interval: int64(10 * i), Tags: metric.NewTags("env:prod", "team:x", "team:y", "bare")}
-			if !sel.Scope.Match(query.TagsOf(s)) {
-				continue
+		for _, host := range []string{"a", "b", "", "d"} {
+			s := metric.Series{
+				Name: sel.Metric, Host: host, Type: metric.Type(random.IntN(4)), Interval: []int64{0, 1, 10, 60}[random.IntN(4)],
+				Tags: metric.NewTags("env:prod", "team:x", "team:y", "bare"),
 			}
-			for at := from; at <= min(to, from+900); at += 7 {
-				s.Points = append(s.Points, metric.Point{Time: at, Value: float64(at % 13)})
+			every := 1 + random.Int64N(40)
+			for at := oldest + random.Int64N(100); at <= newest; at += every {
+				v := random.NormFloat64() * scale
+				if random.IntN(50) == 0 {
+					v = math.NaN()
+				}
+				if random.IntN(5) > 0 && at >= from && at <= to {
+					s.Points = append(s.Points, metric.Point{Time: at, Value: v})
+				}
 			}
-			out = append(out, s)
+			if len(s.Points) > 0 && sel.Scope.Match(query.TagsOf(s)) {
+				out = append(out, s)
+			}
 		}
 		return out, nil
-	})
-	w := query.Window{From: 1_700_000_003, To: 1_700_000_603}
-	f.Fuzz(func(t *testing.T, text string) {
+	}
+}
+
+const fuzzTo = 1_700_000_603
+
+// FuzzEval: what parses and passes Check evaluates, on any data, to well-formed
+// results.
+func FuzzEval(f *testing.F) {
+	seed(f, 1)
+	f.Fuzz(func(t *testing.T, text string, seed uint64) {
 		e, err := query.Parse(text)
 		if err != nil {
 			return
 		}
 		refused := query.Check(e)
+		w := query.Window{From: fuzzTo - 1 - int64(seed%1000), To: fuzzTo}
+		src := randomSource(seed)
 		for _, src := range []query.Source{src, asDistributions{src}} {
 			results, err := query.Eval(t.Context(), src, e, w)
-			if (refused == nil) != (err == nil) && (err == nil || !strings.Contains(err.Error(), "needs a distribution")) {
+			if (refused == nil) != (err == nil) && (err == nil || !strings.Contains(err.Error(), "needs a distribution") && !isLimit(err)) {
 				t.Fatalf("%q: Check says %v, Eval %v", text, refused, err)
 			}
-			for _, r := range results {
-				last := w.From - 1
-				for _, p := range r.Points {
-					if p.Time <= last || p.Time > w.To || p.Time%r.Interval != 0 {
-						t.Fatalf("%q: point at %d after %d, interval %d", text, p.Time, last, r.Interval)
-					}
-					last = p.Time
+			for i, r := range results {
+				if i > 0 && slices.Compare(results[i-1].Tags, r.Tags) >= 0 {
+					t.Fatalf("%q: %v before %v", text, results[i-1].Tags, r.Tags)
+				}
+				for _, points := range [][]query.Point{r.Points, r.Lower, r.Upper} {
+					wellFormed(t, text, points, w, r.Interval)
 				}
 			}
-			if _, _, err := query.Value(t.Context(), src, e, w.To); err == nil && refused != nil {
+			value, ok, err := query.Value(t.Context(), src, e, w.To)
+			if err == nil && refused != nil {
 				t.Fatalf("%q: Check says %v, Value nothing", text, refused)
+			}
+			if ok && (math.IsNaN(value.Value) || math.IsInf(value.Value, 0) || value.Time > w.To) {
+				t.Fatalf("%q: value %v", text, value)
 			}
 		}
 	})
+}
+
+// wellFormed holds points to be ascending bucket starts in w, and finite.
+func wellFormed(t *testing.T, text string, points []query.Point, w query.Window, interval int64) {
+	last := w.From - 1
+	for _, p := range points {
+		if p.Time <= last || p.Time > w.To || p.Time%interval != 0 {
+			t.Fatalf("%q: point at %d after %d, interval %d", text, p.Time, last, interval)
+		}
+		if math.IsInf(p.Value, 0) {
+			t.Fatalf("%q: %v at %d", text, p.Value, p.Time)
+		}
+		last = p.Time
+	}
+}
+
+func isLimit(err error) bool {
+	var e *query.Error
+	return errors.As(err, &e) && e.Kind == query.Limit
 }

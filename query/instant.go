@@ -1,8 +1,10 @@
 package query
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
 )
 
 // Pointwise reports whether the value of e at an instant follows from those of
@@ -15,9 +17,19 @@ func Pointwise(e Expr) bool {
 		return Pointwise(e.Left) && Pointwise(e.Right)
 	case *Call:
 		f, ok := functionOf(e)
-		return ok && (f.each != nil || f.group != nil) && Pointwise(e.X)
+		return ok && f.pointwise(e) && Pointwise(e.X)
 	default:
 		return true
+	}
+}
+
+// pointwise reports whether f, called by c, looks at no other instant.
+func (f function) pointwise(c *Call) bool {
+	switch {
+	case f.along != nil:
+		return f.points != nil && f.points(c, stepOf(c.X)) == 1
+	default:
+		return f.each != nil || f.group != nil
 	}
 }
 
@@ -62,24 +74,30 @@ func CheckValue(e Expr) error {
 // stepOf is the seconds between two instants that e is evaluated at for a
 // function: the longest trailing window in e.
 func stepOf(e Expr) int64 {
-	step := int64(1)
-	for q := range Queries(e) {
-		o, _ := q.options()
-		step = max(step, o.window())
+	switch e := e.(type) {
+	case *Query:
+		o, _ := e.options()
+		return o.window()
+	case *Unary:
+		return stepOf(e.X)
+	case *Binary:
+		return max(stepOf(e.Left), stepOf(e.Right))
+	case *Call:
+		if e.Func == "rollup" && len(e.Args) == 2 {
+			return max(stepOf(e.X), int64(e.number(1)))
+		}
+		return stepOf(e.X)
 	}
-	return step
+	return 1
 }
 
 // instants returns in.at with the n-1 instants before each, for in's argument.
 func (in input) instants(n int) (span, error) {
-	if n > MaxReach || len(in.at.instants)*n > maxValues {
+	wide, ok := in.at.back(n, in.step)
+	if n > MaxReach || !ok {
 		return span{}, tooFar(in.X)
 	}
-	inner := in.at.back(n, in.step)
-	if len(inner.instants) > MaxReach {
-		return span{}, tooFar(in.X)
-	}
-	return inner, nil
+	return wide, nil
 }
 
 // lookBack evaluates along at instants: for each, over the grid of instants that
@@ -90,7 +108,7 @@ func (ev *evaluator) lookBack(ctx context.Context, in input) (term, error) {
 		n = in.f.points(in.Call, in.step)
 	}
 	if n == 0 {
-		return term{}, refuse(in.Call, in.span, "function %q draws on the whole window of a graph and has no value at an instant", in.Func)
+		return term{}, in.noInstant()
 	}
 	inner, err := in.instants(n)
 	if err != nil {
@@ -104,9 +122,11 @@ func (ev *evaluator) lookBack(ctx context.Context, in input) (term, error) {
 		return term{}, err
 	}
 	return t.each(func(s *series) {
+		in := in
 		all := *s
 		s.points = make([]Point, 0, len(in.at.instants))
 		for _, now := range in.at.instants {
+			in.now = now
 			one := all
 			one.points = all.atInstants(now, n, in.step)
 			in.f.along(&one, in)
@@ -122,13 +142,10 @@ func (ev *evaluator) lookBack(ctx context.Context, in input) (term, error) {
 // seconds apart, in a slice of its own.
 func (s *series) atInstants(now int64, n int, step int64) []Point {
 	points := make([]Point, 0, min(n, len(s.points)))
-	next := now - int64(n-1)*step
-	for _, p := range s.points {
+	first, _ := slices.BinarySearchFunc(s.points, now-int64(n-1)*step, func(p Point, t int64) int { return cmp.Compare(p.Time, t) })
+	for _, p := range s.points[first:] {
 		if p.Time > now {
 			break
-		}
-		if p.Time < next {
-			continue
 		}
 		if (now-p.Time)%step == 0 {
 			points = append(points, p)
@@ -138,7 +155,7 @@ func (s *series) atInstants(now int64, n int, step int64) []Point {
 }
 
 // maxWork bounds the values that the functions of one evaluation look at.
-const maxWork = 200_000_000
+const maxWork = 100_000_000
 
 // spend refuses c when it would look at more values than are left.
 func (ev *evaluator) spend(c *Call, values int) error {

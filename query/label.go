@@ -28,9 +28,19 @@ func display(e Expr, leaf func(*Query) string) string {
 	}
 }
 
-// narrowed prints q for the group with the given tags instead of by its keys.
+// narrowed prints q for the group with the given tags instead of by its keys;
+// those that a function has aggregated over since stay.
 func (q *Query) narrowed(tags metric.Tags) string {
-	return q.head() + "{" + q.terms(tags).expression() + "}" + q.tail()
+	by := ""
+	for _, key := range q.By {
+		if len(tags.Values(key)) == 0 {
+			by += "," + key
+		}
+	}
+	if by != "" {
+		by = " by {" + by[1:] + "}"
+	}
+	return q.head() + "{" + q.terms(tags).expression() + "}" + by + q.tail()
 }
 
 // scopeOf is the scope of the group of e with the given tags.

@@ -142,11 +142,11 @@ func selected(ctx context.Context, src Source, q *Query, o options, l lane) ([]s
 // needsPoints refuses an aggregator that only distributions have, for a metric
 // of which so many contexts with points were found.
 func needsPoints(q *Query, found int) error {
-	if _, ok := q.Aggregator.percentile(); !ok || found == 0 {
+	if !q.Aggregator.needsDistribution() || found == 0 {
 		return nil
 	}
 	return refuse(q, q.span, "aggregator %q needs a distribution, and metric %q is none: submit its values as a distribution (DogStatsD type d), or use avg, sum, min or max",
-		q.Aggregator.Name, q.Metric)
+		q.Aggregator, q.Metric)
 }
 
 // over evaluates q over groups of contexts with points.

@@ -52,6 +52,14 @@ func anyExpr(depth int) *rapid.Generator[Expr] {
 				Args: optional(rapid.SliceOfN(rapid.Custom(anyArg), 0, 3)).Draw(t, "args"),
 			}
 		}),
+		rapid.Custom(func(t *rapid.T) Expr {
+			c := &Call{Func: rapid.SampledFrom(names()).Draw(t, "known function"), X: inner.Draw(t, "x")}
+			if options := arguments[c.Func]; options != nil {
+				args := rapid.SampledFrom(options).Draw(t, "known args")
+				c.Args = parseFor(t, callText(c.Func, "m{*}", args)).(*Call).Args
+			}
+			return c
+		}),
 	)...)
 }
 

@@ -18,6 +18,9 @@ type rollup struct {
 	method string
 	scale  float64 // of each point
 	divide float64 // of the bucket's value
+	// weight, unless 0, multiplies the value once for each point: the share of
+	// the bucket that a point stands for.
+	weight float64
 }
 
 // rollupFor returns how o rolls up s into buckets of the given width: table
@@ -27,6 +30,9 @@ func rollupFor(s *metric.Series, o options, width int64) rollup {
 	if o.counting == raw || !counts(s.Type) {
 		if r.method == "" {
 			r.method = "avg"
+		}
+		if o.weighted && !counts(s.Type) {
+			r.weight = float64(submission(s)) / float64(max(width, submission(s)))
 		}
 		return r
 	}
@@ -73,7 +79,11 @@ func (r rollup) of(points []metric.Point) float64 {
 	for _, p := range points {
 		acc.add(p.Value * r.scale)
 	}
-	return acc.value(r.method) / r.divide
+	v := acc.value(r.method) / r.divide
+	if r.weight > 0 {
+		v *= min(1, acc.n*r.weight)
+	}
+	return v
 }
 
 // into rolls points, ascending in time, up into the buckets of g. dst has g.n

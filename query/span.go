@@ -51,17 +51,35 @@ func (s span) shifted(move shift) span {
 	return s
 }
 
-// back returns the instants of s with the n-1 before each, step seconds apart.
-func (s span) back(n int, step int64) span {
-	all := make([]int64, 0, len(s.instants)*n)
-	for _, t := range s.instants {
-		for k := range int64(n) {
-			all = append(all, t-k*step)
+// back returns the instants of s with the n-1 before each, step seconds apart. ok
+// is false when they are more than MaxReach.
+func (s span) back(n int, step int64) (wide span, ok bool) {
+	all := s.instants
+	for have := 1; have < n; { // of the n, for each of s's
+		more := min(have, n-have)
+		all = withEarlier(all, int64(more)*step)
+		have += more
+		if len(all) > MaxReach {
+			return s, false
 		}
 	}
-	slices.Sort(all)
-	s.instants = slices.Compact(all)
-	return s
+	s.instants = all
+	return s, true
+}
+
+// withEarlier merges ascending times with those so many seconds before each.
+func withEarlier(times []int64, by int64) []int64 {
+	all := make([]int64, 0, 2*len(times))
+	i := 0
+	for _, t := range times {
+		for ; i < len(times) && times[i]-by <= t; i++ {
+			all = append(all, times[i]-by)
+		}
+		if len(all) == 0 || all[len(all)-1] != t {
+			all = append(all, t)
+		}
+	}
+	return all
 }
 
 // earlier returns the window of s with at least the given seconds before it.

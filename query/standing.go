@@ -110,7 +110,7 @@ func (s *Standing) Add(text string, now int64) (*StandingQuery, []Missing, error
 	q := &StandingQuery{Text: text, Expr: e, uses: 1, viaSource: !Pointwise(e), asked: math.MinInt64, byLeaf: map[*Query]*standingLeaf{}}
 	var missing []Missing
 	for leaf := range Queries(e) {
-		l, isNew, err := s.leaf(leaf)
+		l, err := s.leaf(leaf)
 		if err != nil {
 			return nil, nil, err // Check has seen it; nothing is held yet
 		}
@@ -119,8 +119,8 @@ func (s *Standing) Add(text string, now int64) (*StandingQuery, []Missing, error
 			q.leaves = append(q.leaves, l)
 			l.users = append(l.users, q)
 		}
-		if isNew && !q.viaSource {
-			l.loading = true
+		if !l.sought && !q.viaSource {
+			l.sought, l.loading = true, true
 			missing = append(missing, l.missing(now))
 		}
 		s.mark(l)
@@ -198,10 +198,10 @@ func (s *Standing) Reset(now int64) []Missing {
 		clear(m.contexts)
 		m.size, m.err = 0, nil
 		for _, l := range m.leaves {
-			l.members, l.shown, l.groups, l.sorted = nil, nil, nil, false
+			l.members, l.shown, l.groups, l.sorted, l.sought = nil, nil, nil, false, false
 			s.mark(l)
 			if slices.ContainsFunc(l.users, func(q *StandingQuery) bool { return !q.viaSource }) {
-				l.loading = true
+				l.sought, l.loading = true, true
 				missing = append(missing, l.missing(now))
 			}
 		}

@@ -21,6 +21,7 @@ type standingLeaf struct {
 	dirty   bool
 	dropped bool
 
+	sought  bool  // what it has missed was asked for: not while only what looks back uses it
 	loading bool  // what it has missed is still to come
 	loadErr error // it could not be read
 
@@ -47,8 +48,8 @@ func (l *standingLeaf) missing(now int64) Missing {
 	}
 }
 
-// leaf returns the leaf of q, and whether it is new.
-func (s *Standing) leaf(q *Query) (l *standingLeaf, isNew bool, err error) {
+// leaf returns the leaf of q, a new one if there is none.
+func (s *Standing) leaf(q *Query) (l *standingLeaf, err error) {
 	m := s.metrics[q.Metric]
 	if m == nil {
 		m = &standingMetric{
@@ -57,17 +58,17 @@ func (s *Standing) leaf(q *Query) (l *standingLeaf, isNew bool, err error) {
 	}
 	text := q.String()
 	if l := m.leaves[text]; l != nil {
-		return l, false, nil
+		return l, nil
 	}
 	o, err := q.options()
 	if err != nil {
-		return nil, false, err
+		return nil, err
 	}
 	o.fill = "null" // as in leavesOf
 	l = &standingLeaf{text: text, query: q, options: o, metric: m, place: -1, newest: math.MinInt64, until: never}
 	s.metrics[q.Metric] = m
 	m.add(l)
-	return l, true, nil
+	return l, nil
 }
 
 // drop forgets a leaf that nobody uses.

@@ -238,7 +238,7 @@ func TestQueryErrors(t *testing.T) {
 		{"syntax", params(1, 2, "avg:ok{*},sum:m{env:prod by {x}"), 400, `Error parsing query: \nunable to parse avg:ok{*},sum:m{env:prod by {x}: error at 25: expected`, "syntax"},
 		{"column", params(1, 2, "avg:m{*"), 400, `(line 1, column 8).`, "syntax"},
 		{"mixed", params(1, 2, "avg:m{a:1,b:2 OR c:3}"), 400, `'AND' and 'OR' cannot be mixed with ','`, "syntax"},
-		{"unsupported", params(1, 2, "stddev:m{*}"), 400, "Invalid query input:\\n", "unsupported"},
+		{"unsupported", params(1, 2, "frobnicate(m{*})"), 400, "Invalid query input:\\n", "unsupported"},
 		{"cost", params(t0, t0+20, "avg:wide{*}"), 400, `Invalid query input:\nselect wide{*}: reads more than 50 series: narrow`, "limit"},
 		{"batch", params(1, 2, strings.TrimSuffix(strings.Repeat("m{*},", 101), ",")), 400, "more than 100 queries in a batch", "limit"},
 	} {

@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"syscall"
 	"time"
+	_ "time/tzdata" // calendar_shift names zones, and an image has none
 
 	"github.com/spf13/cobra"
 

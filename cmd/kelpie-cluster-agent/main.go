@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	_ "time/tzdata" // calendar_shift names zones, and an image has none
 
 	"github.com/spf13/cobra"
 	"k8s.io/klog/v2"
