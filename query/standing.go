@@ -94,7 +94,7 @@ func NewStanding(maxContexts int) *Standing {
 
 // Add adds a query, or another use of it. It returns what has to be read from a
 // Source and given to Fill before the query has its value; what arrives
-// meanwhile may be given to Observe. A query that Check refuses is an error.
+// meanwhile may be given to Observe. A query that CheckValue refuses is an error.
 func (s *Standing) Add(text string, now int64) (*StandingQuery, []Missing, error) {
 	if q := s.queries[text]; q != nil {
 		q.uses++
@@ -104,7 +104,7 @@ func (s *Standing) Add(text string, now int64) (*StandingQuery, []Missing, error
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := Check(e); err != nil {
+	if err := CheckValue(e); err != nil {
 		return nil, nil, err
 	}
 	q := &StandingQuery{Text: text, Expr: e, uses: 1, viaSource: !Pointwise(e), asked: math.MinInt64, byLeaf: map[*Query]*standingLeaf{}}

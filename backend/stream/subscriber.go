@@ -90,10 +90,10 @@ func (s *Stream) leave(sub *subscriber) {
 func (s *Stream) receive(ctx context.Context, sub *subscriber, conn *connect.BidiStream[vs.WatchRequest, vs.WatchResponse]) error {
 	for {
 		req, err := conn.Receive()
-		switch {
-		case errors.Is(err, io.EOF), ctx.Err() != nil, s.over():
+		if errors.Is(err, io.EOF) || err != nil && (ctx.Err() != nil || s.over()) {
 			return nil
-		case err != nil:
+		}
+		if err != nil {
 			return err
 		}
 		s.want(ctx, sub, req)

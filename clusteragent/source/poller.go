@@ -75,6 +75,7 @@ type state struct {
 	series   string        // label of the telemetry shown, or ""
 
 	pushed bool      // the stream has said what it is worth
+	polled bool      // the stream cannot say
 	quiet  bool      // a pushed value has changed since the owners were told
 	told   time.Time // when they were
 }
@@ -232,11 +233,9 @@ func (p *Poller) Run(ctx context.Context) error {
 			case <-ctx.Done():
 				return nil
 			case <-tick.C:
-				if p.streaming() {
-					continue
-				}
+				streaming := p.streaming()
 				start := time.Now()
-				p.poll(ctx, func(*state) bool { return true })
+				p.poll(ctx, func(s *state) bool { return !streaming || s.polled })
 				p.tel.elapsed.Observe(time.Since(start).Seconds())
 			}
 		}
@@ -254,11 +253,10 @@ func (p *Poller) Run(ctx context.Context) error {
 				return nil
 			case <-time.After(coalesce):
 			}
-			if p.streaming() {
-				continue // it is asked for its value as it is wanted
-			}
-			all := p.overdue.Swap(false)
-			p.poll(ctx, func(s *state) bool { return all || s.reading.Attempted.IsZero() })
+			streaming, all := p.streaming(), p.overdue.Swap(false)
+			p.poll(ctx, func(s *state) bool {
+				return all || s.reading.Attempted.IsZero() && (s.polled || !streaming)
+			})
 		}
 	})
 	if p.opts.Stream != nil {

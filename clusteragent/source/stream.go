@@ -233,9 +233,26 @@ func (w *watcher) take(u *vs.Update, now time.Time) {
 	w.p.mu.RLock()
 	keys := slices.Clone(w.p.texts[w.queries[u.GetId()]])
 	w.p.mu.RUnlock()
+	if u.GetError().GetReason() == vs.Reason_REASON_REJECTED {
+		w.p.pollInstead(keys)
+		return
+	}
 	for _, k := range keys {
 		w.p.record(k, w.p.pushed(k, u), now)
 	}
+}
+
+// pollInstead has queries polled that have no value at an instant, such as those
+// of functions that draw on the window of a graph.
+func (p *Poller) pollInstead(keys []Key) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, k := range keys {
+		if s := p.queries[k]; s != nil {
+			s.polled = true
+		}
+	}
+	p.wake()
 }
 
 // doubt forgets what another stream has said.
@@ -243,7 +260,7 @@ func (p *Poller) doubt() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, s := range p.queries {
-		s.pushed = false
+		s.pushed, s.polled = false, false
 	}
 }
 
@@ -298,7 +315,7 @@ func (p *Poller) pushed(k Key, u *vs.Update) outcome {
 		err.Reason = NoData
 	case vs.Reason_REASON_SEVERAL:
 		err.Reason = MultipleSeries
-	case vs.Reason_REASON_REJECTED, vs.Reason_REASON_LIMIT:
+	case vs.Reason_REASON_LIMIT:
 		err.Reason, err.Message = QueryRejected, p.name()+" refuses the query: "+err.Message
 	default:
 		err.Reason, err.Message = SourceUnavailable, p.name()+" cannot answer: "+err.Message

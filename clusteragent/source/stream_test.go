@@ -142,6 +142,10 @@ func TestValuesArePushed(t *testing.T) {
 	p.Use("hpa/c", several)
 	until(t, p, several, "one group is one value", value(9))
 
+	graph := source.Key{Query: "cumsum(max:queue{*})", Window: 5 * time.Minute}
+	p.Use("hpa/d", graph)
+	until(t, p, graph, "no value at an instant, so it is polled", func(r source.Reading) bool { return r.Err == nil && r.Value > 0 })
+
 	stop()
 	until(t, p, queue, "the backend is gone", fails(source.SourceUnavailable, "check that it runs"))
 	if p.Status().Streaming || p.Status().StreamError == "" {
