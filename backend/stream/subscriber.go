@@ -90,10 +90,10 @@ func (s *Stream) leave(sub *subscriber) {
 func (s *Stream) receive(ctx context.Context, sub *subscriber, conn *connect.BidiStream[vs.WatchRequest, vs.WatchResponse]) error {
 	for {
 		req, err := conn.Receive()
-		if errors.Is(err, io.EOF) || err != nil && (ctx.Err() != nil || s.over()) {
-			return nil
-		}
 		if err != nil {
+			if errors.Is(err, io.EOF) || ctx.Err() != nil || s.over() {
+				err = nil // the client has said all, or nobody listens any more
+			}
 			return err
 		}
 		s.want(ctx, sub, req)

@@ -22,7 +22,7 @@ type keyed struct{}
 
 func (keyed) Read(r *http.Request) error {
 	if r.Header.Get("DD-API-KEY") != "key" {
-		return errors.New("Forbidden") //nolint:staticcheck // Datadog's own word
+		return errors.New("Forbidden")
 	}
 	return nil
 }
