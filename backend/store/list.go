@@ -24,7 +24,7 @@ func (s *Store) Describe(name string) (m metric.Series, isDistribution, ok bool)
 	if n == nil {
 		return metric.Series{}, false, false
 	}
-	r := n.record()
+	r := s.record(n)
 	return metric.Series{Name: name, Type: r.Type, Interval: r.Interval, Unit: r.Unit}, r.Distribution, true
 }
 

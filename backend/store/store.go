@@ -50,6 +50,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/prometheus/tsdb"
 	"github.com/prometheus/prometheus/util/compression"
+
+	"kelpie.dev/kelpie/metric/payload"
 )
 
 // Errors that a caller branches on. All of them mean that nothing of the batch
@@ -146,6 +148,9 @@ type Store struct {
 	limits  *cardinality
 	refs    *contexts
 
+	metadata   *notes[payload.MetricMetadata]
+	tagConfigs *notes[payload.TagConfiguration]
+
 	creating sync.Mutex // held by a batch that has new contexts
 
 	full   atomic.Bool // the disk is below MinFree
@@ -180,6 +185,9 @@ func Open(o Options) (*Store, error) {
 		catalog: catalog,
 		refs:    newContexts(),
 		crashed: make(chan error, 1),
+	}
+	if err := s.openNotes(); err != nil {
+		return nil, errors.Join(err, catalog.close())
 	}
 	s.limits = newCardinality(o.MaxMetricSeries, o.MaxSeries, o.Log, o.Now)
 	s.metrics = newMetrics(o.Registerer, s)
