@@ -7,21 +7,25 @@
 package backend
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
+	"runtime"
 	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
 
 	"kelpie.dev/kelpie/backend/auth"
 	"kelpie.dev/kelpie/backend/intake"
 	"kelpie.dev/kelpie/backend/queryapi"
+	"kelpie.dev/kelpie/backend/quota"
 	"kelpie.dev/kelpie/backend/store"
 	"kelpie.dev/kelpie/health"
 )
@@ -39,16 +43,16 @@ func Run(ctx context.Context, cfg Config, deps Deps) error {
 	if err := cfg.validate(); err != nil {
 		return err
 	}
-	keys, err := cfg.keys()
-	if err != nil {
-		return err
-	}
 	if deps.Log == nil {
 		deps.Log = slog.New(slog.DiscardHandler)
 	}
 	errs := newRecent(deps.Log.Handler())
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	keys, err := cfg.keys(reg, slog.New(errs))
+	if err != nil {
+		return err
+	}
 	b := &backend{cfg: cfg, keys: keys, deps: deps, log: slog.New(errs), reg: reg}
 	b.status = newStatus(deps.Version, errs)
 
@@ -121,9 +125,16 @@ func (b *backend) handler(st *store.Store) (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
+	limits, err := quota.New(quota.Options{
+		Rates: b.cfg.RateLimits, MaxCost: b.cfg.QueryMaxCost, Budget: b.cfg.QueryBudget, Registerer: b.reg,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("KELPIE_RATE_LIMITS: %w", err)
+	}
+	slots := semaphore.NewWeighted(int64(cmp.Or(b.cfg.QueryConcurrency, 2*runtime.GOMAXPROCS(0))))
 	api, err := queryapi.New(queryapi.Options{
-		Source: st, Catalog: st, Tags: st, Auth: b.keys, Timeout: b.cfg.QueryTimeout, Concurrency: b.cfg.QueryConcurrency,
-		Slow: b.cfg.SlowQuery, Registerer: b.reg, Log: b.log,
+		Source: st, Store: st, Auth: b.keys, Quota: limits, Slots: slots, Timeout: b.cfg.QueryTimeout,
+		Slow: b.cfg.SlowQuery, Retention: b.cfg.Retention, Registerer: b.reg, Log: b.log,
 	})
 	if err != nil {
 		return nil, err

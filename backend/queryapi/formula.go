@@ -66,7 +66,7 @@ func (a *API) formulas(w http.ResponseWriter, r *http.Request, kind string, comp
 	switch {
 	case err == nil:
 		a.metrics.queries.WithLabelValues(outcomeOK).Inc()
-		a.queried.note(a.opts.Now(), q.asked)
+		a.noteQueried(q.asked)
 		answer.Document(w, http.StatusOK, jsonAPI, doc)
 	case outcome == "":
 		a.unavailable(w, r, err)

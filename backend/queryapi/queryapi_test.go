@@ -57,7 +57,10 @@ func newAPI(t testing.TB, o queryapi.Options) *api {
 		t.Fatal(err)
 	}
 	a.store = st
-	o.Catalog, o.Tags, o.Auth, o.Now, o.Registerer = st, st, &auth.Checker{API: apiKeys, App: appKeys}, now, a.reg
+	o.Store, o.Now, o.Registerer = st, now, a.reg
+	if o.Auth == nil {
+		o.Auth = &auth.Checker{API: apiKeys, App: appKeys}
+	}
 	if o.Source == nil {
 		o.Source = st
 	}
@@ -345,7 +348,9 @@ func TestLists(t *testing.T) {
 		{"/api/v1/metrics", url.Values{"from": {"1700006411"}}, 200, `{"from":"1700006411","metrics":[]}`},
 		{"/api/v1/metrics", url.Values{"from": {"1700006400"}, "host": {"Web-1"}}, 200, `{"from":"1700006400","metrics":["net.sent"]}`},
 		{"/api/v1/metrics", url.Values{"from": {"1700006400"}, "tag_filter": {"env:d*"}}, 200, `{"from":"1700006400","metrics":["net.recv"]}`},
-		{"/api/v1/metrics", url.Values{"from": {"1700006400"}, "tag_filter": {"env:a OR env:b"}}, 400, `{"errors":["tag_filter must be tags separated by commas, such as env:prod,service:web*"]}`},
+		{"/api/v1/metrics", url.Values{"from": {"1700006400"}, "tag_filter": {"env:dev OR host:web*"}}, 200, `{"from":"1700006400","metrics":["net.recv","net.sent"]}`},
+		{"/api/v1/metrics", url.Values{"from": {"1700006400"}, "tag_filter": {"env:a OR"}}, 400, `{"errors":["tag_filter: expected a tag or \"*\" at 8, expected tags such as env:prod,service:web* or env:prod AND NOT service:web"]}`},
+		{"/api/v1/metrics", url.Values{"from": {"1700006400"}, "tag_filter": {"*} by {host"}}, 400, `{"errors":["tag_filter must be tags such as env:prod,service:web* or env:prod AND NOT service:web"]}`},
 		{"/api/v1/metrics", nil, 400, `{"errors":["from is required: Unix seconds"]}`},
 		{"/api/v1/search", url.Values{"q": {"metrics:sen"}}, 200, `{"results":{"metrics":["net.sent"]}}`},
 		{"/api/v1/search", url.Values{"q": {"hosts:WEB"}}, 200, `{"results":{"hosts":["web-1"]}}`},

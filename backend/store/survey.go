@@ -115,16 +115,29 @@ func (s *Store) Names(ctx context.Context, scope query.Scope, since time.Time) (
 		return s.catalog.list(func(n *name) bool { return n.seen.Load() >= sec }), nil
 	}
 	bearing := make(map[string]bool)
-	told := s.told(scope)
-	to := s.opts.Now().Add(maxFuture).Unix()
-	err := s.survey(ctx, query.Selector{Scope: scope}, sec, to, func(l labels.Labels) bool {
-		if name := l.Get(nameLabel); !bearing[name] && (told || scope.Match(query.TagsOf(decodeLabels(l)))) {
-			bearing[strings.Clone(name)] = true
+	if s.told(scope) {
+		ms, err := s.narrow(nil, scope)
+		if err != nil {
+			return nil, err
 		}
-		return true
-	})
-	if err != nil {
-		return nil, err
+		names, err := s.labelValues(ctx, since, nameLabel, ms...)
+		if err != nil {
+			return nil, err
+		}
+		for _, name := range names {
+			bearing[name] = true
+		}
+	} else {
+		to := s.opts.Now().Add(maxFuture).Unix()
+		err := s.survey(ctx, query.Selector{Scope: scope}, sec, to, func(l labels.Labels) bool {
+			if name := l.Get(nameLabel); !bearing[name] && scope.Match(query.TagsOf(decodeLabels(l))) {
+				bearing[strings.Clone(name)] = true
+			}
+			return true
+		})
+		if err != nil {
+			return nil, err
+		}
 	}
 	return s.catalog.list(func(n *name) bool { return bearing[n.text] && n.seen.Load() >= sec }), nil
 }

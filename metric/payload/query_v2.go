@@ -1,6 +1,7 @@
 package payload
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -165,7 +166,7 @@ func isFormulaName(s string) bool {
 func jsonError(err error) error {
 	var wrong *json.UnmarshalTypeError
 	if errors.As(err, &wrong) {
-		return fmt.Errorf("%s is a JSON %s, expected another kind of value", wrong.Field, wrong.Value)
+		return fmt.Errorf("%s is a JSON %s, expected another kind of value", cmp.Or(wrong.Field, "body"), wrong.Value)
 	}
 	return fmt.Errorf("body is not JSON: %w", err)
 }
