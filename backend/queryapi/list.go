@@ -208,9 +208,13 @@ func (l *listing) addPage(doc map[string]any, self *url.URL, names []string, mor
 		links["next"] = link(next)
 	}
 	doc["links"] = links
-	doc["meta"] = map[string]any{"pagination": map[string]any{
-		"type": "cursor_limit", "limit": l.size, "cursor": text(l.cursor), "next_cursor": text(next),
-	}}
+	page := map[string]any{"type": "cursor_limit", "limit": l.size, "cursor": text(l.cursor)}
+	if more {
+		// Absent on the last page: to Datadog's Go client null is a cursor, that of
+		// the first page.
+		page["next_cursor"] = next
+	}
+	doc["meta"] = map[string]any{"pagination": page}
 }
 
 // resource is one resource of a JSON:API document.
