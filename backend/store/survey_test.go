@@ -28,7 +28,7 @@ func scopeOf(t *testing.T, text string) query.Scope {
 // fleet opens a store with a few contexts of two hosts.
 func fleet(t *testing.T, dir string) *Store {
 	t.Helper()
-	s, err := Open(Options{Dir: dir, MinFree: -1, Now: func() time.Time { return time.Unix(surveyed+600, 0) }, MaxMetricNames: 3})
+	s, err := Open(Options{Dir: dir, MinFree: -1, Now: func() time.Time { return time.Unix(surveyed+600, 0) }, MaxMetricNames: 9})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -158,10 +158,10 @@ func TestMetadataOutlivesSubmissionsAndProcesses(t *testing.T) {
 		t.Errorf("with nothing set, hits is described as %+v", m)
 	}
 	var limit *LimitError
-	for i := range 3 {
+	for i := range 9 {
 		err = edit(fmt.Sprint("other", i), set)
 	}
-	if !errors.As(err, &limit) || limit.Limit != 3 {
+	if !errors.As(err, &limit) || limit.Limit != 9 {
 		t.Errorf("one more than the limit: %v", err)
 	}
 }
