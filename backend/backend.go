@@ -24,6 +24,7 @@ import (
 
 	"kelpie.dev/kelpie/backend/auth"
 	"kelpie.dev/kelpie/backend/intake"
+	"kelpie.dev/kelpie/backend/promapi"
 	"kelpie.dev/kelpie/backend/queryapi"
 	"kelpie.dev/kelpie/backend/quota"
 	"kelpie.dev/kelpie/backend/store"
@@ -139,9 +140,17 @@ func (b *backend) handler(st *store.Store) (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
+	prom, err := promapi.New(promapi.Options{
+		Queryable: st.Queryable(), Catalog: st, Auth: b.keys, Quota: limits, Slots: slots, Slow: api.NoteSlow,
+		MaxSamples: b.cfg.QueryMaxPoints, MaxSeries: b.cfg.QueryMaxSeries, Timeout: b.cfg.QueryTimeout, Registerer: b.reg, Log: b.log,
+	})
+	if err != nil {
+		return nil, err
+	}
 	mux := http.NewServeMux()
 	in.Register(mux)
 	api.Register(mux)
+	prom.Register(mux)
 	mux.HandleFunc("/", notFound)
 	b.status.observe(st, api)
 	return instrument(mux, b.reg), nil

@@ -59,7 +59,7 @@ func (a *API) formulas(w http.ResponseWriter, r *http.Request, kind string, comp
 		took := time.Since(began)
 		a.metrics.duration.Observe(took.Seconds())
 		if err == nil || errors.Is(err, context.DeadlineExceeded) {
-			a.noteSlow(q.text(), (q.To-q.From)/1000, series, took)
+			a.NoteSlow(q.text(), (q.To-q.From)/1000, series, took)
 		}
 	}
 	outcome, message := blameV2(err)

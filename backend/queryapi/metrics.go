@@ -93,9 +93,9 @@ func (a *API) Slowest() []SlowQuery {
 	return slices.Clone(a.slow.list)
 }
 
-// noteSlow remembers a request over so many seconds that took long, and logs it
-// if it was slow.
-func (a *API) noteSlow(text string, span int64, series int, took time.Duration) {
+// NoteSlow remembers a request over so many seconds that took long, and logs it
+// if it was slow. It may be called for queries that others answered.
+func (a *API) NoteSlow(text string, span int64, series int, took time.Duration) {
 	q := SlowQuery{Query: text, Seconds: took.Seconds(), Span: span, Series: series, At: a.opts.Now()}
 	a.slow.add(q)
 	if took >= a.opts.Slow {

@@ -38,7 +38,7 @@ func (a *API) query(w http.ResponseWriter, r *http.Request) {
 	took := time.Since(began)
 	a.metrics.duration.Observe(took.Seconds())
 	if err == nil || errors.Is(err, context.DeadlineExceeded) {
-		a.noteSlow(text, to-from, len(resp.Series), took)
+		a.NoteSlow(text, to-from, len(resp.Series), took)
 	}
 	outcome, message := blame(err, text)
 	switch {
