@@ -261,6 +261,7 @@ func TestOfficialClientSeesWhatIsNotThere(t *testing.T) {
 			return r, err
 		},
 		"CreateBulkTagsMetricsConfiguration": func() (*http.Response, error) {
+			//nolint:staticcheck // deprecated, and still there
 			_, r, err := api.CreateBulkTagsMetricsConfiguration(ctx, datadogV2.MetricBulkTagConfigCreateRequest{Data: datadogV2.MetricBulkTagConfigCreate{Id: "queue", Type: datadogV2.METRICBULKCONFIGURETAGSTYPE_BULK_MANAGE_TAGS}})
 			return r, err
 		},

@@ -136,11 +136,11 @@ const usualInterval = 10
 // spend estimates what the query would read, and takes it from the key's budget.
 func (a *API) spend(ctx context.Context, key string, expr parser.Expr, start, end time.Time) error {
 	var cost quota.Cost
-	var failed error
+	var err error
 	parser.Inspect(expr, func(node parser.Node, path []parser.Node) error {
 		s, ok := node.(*parser.VectorSelector)
-		if !ok || failed != nil {
-			return nil
+		if !ok || err != nil {
+			return nil //nolint:nilerr // Inspect only prunes by it; it is returned below
 		}
 		back := lookback
 		for _, outer := range path {
@@ -151,14 +151,13 @@ func (a *API) spend(ctx context.Context, key string, expr parser.Expr, start, en
 				back += outer.Range
 			}
 		}
-		from := start.Add(-back - s.OriginalOffset)
-		n, err := a.count(ctx, s, from.UnixMilli(), end.Add(-s.OriginalOffset).UnixMilli())
-		failed = err
+		var n int64
+		n, err = a.count(ctx, s, start.Add(-back-s.OriginalOffset).UnixMilli(), end.Add(-s.OriginalOffset).UnixMilli())
 		cost = cost.Add(quota.Of(n, int64((end.Sub(start)+back)/time.Second), usualInterval))
 		return nil
 	})
-	if failed != nil {
-		return failed
+	if err != nil {
+		return err
 	}
 	return a.opts.Quota.Spend(key, cost)
 }

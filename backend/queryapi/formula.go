@@ -93,8 +93,14 @@ func (q *question) text() string {
 	return strings.Join(parts, "; ")
 }
 
+// errRetention is answered in Datadog's own words, without a frame.
+var errRetention = errors.New("Queries ending outside the retention date are invalid") //nolint:staticcheck // not ours to write small
+
 // An invalid is a request that is not what the API documents.
 type invalid struct{ error }
+
+// Unwrap returns what is wrong with it.
+func (i invalid) Unwrap() error { return i.error }
 
 // ask parses a request and everything in it.
 func (a *API) ask(body []byte, kind string) (*question, error) {
@@ -103,7 +109,7 @@ func (a *API) ask(body []byte, kind string) (*question, error) {
 		return nil, invalid{err}
 	}
 	if a.opts.Retention > 0 && req.To < a.opts.Now().Add(-a.opts.Retention).UnixMilli() {
-		return nil, invalid{errors.New("Queries ending outside the retention date are invalid")} // Datadog's own words
+		return nil, invalid{errRetention}
 	}
 	q := &question{FormulaRequest: req, names: make(map[string]query.Expr, len(req.Queries))}
 	// Buckets begin at whole seconds; the end is exclusive.
@@ -149,7 +155,7 @@ func blameV2(err error) (outcome, message string) {
 	var not invalid
 	var bad *query.Error
 	if errors.As(err, &not) {
-		if strings.HasPrefix(not.Error(), "Queries ending") {
+		if errors.Is(err, errRetention) {
 			return outcomeInvalid, not.Error()
 		}
 		return outcomeInvalid, frame + not.Error()

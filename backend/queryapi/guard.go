@@ -128,7 +128,7 @@ func readBody(w http.ResponseWriter, r *http.Request, limit int64) (body []byte,
 	var large *http.MaxBytesError
 	switch {
 	case errors.As(err, &large):
-		return nil, http.StatusRequestEntityTooLarge, errors.New("Payload too big")
+		return nil, http.StatusRequestEntityTooLarge, errors.New("Payload too big") //nolint:staticcheck // Datadog's own words
 	case err != nil:
 		return nil, http.StatusBadRequest, errors.New("the body ended early")
 	}

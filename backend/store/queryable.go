@@ -63,11 +63,11 @@ func wholeSeconds(mint, maxt int64) (from, to int64) {
 
 // floorSecond is the beginning of the second that the millisecond is in.
 func floorSecond(ms int64) int64 {
-	if rest := ms % 1000; rest >= 0 {
-		return ms - rest
-	} else {
-		return ms - rest - 1000
+	rest := ms % 1000
+	if rest < 0 {
+		rest += 1000
 	}
+	return ms - rest
 }
 
 type querier struct {
