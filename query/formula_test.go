@@ -50,3 +50,21 @@ func TestParseFormula(t *testing.T) {
 		t.Error("a bare name is a query where there are no names")
 	}
 }
+
+func FuzzParseFormula(f *testing.F) {
+	a, err := Parse("avg:hits{*} by {host}")
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add("100 * a / clamp_min(a, 1) - -a")
+	f.Fuzz(func(t *testing.T, text string) {
+		e, err := ParseFormula(text, map[string]Expr{"a": a})
+		var bad *Error
+		switch {
+		case err != nil && (!errors.As(err, &bad) || bad.Query != text || bad.Offset > len(text)):
+			t.Errorf("%q: %#v", text, err)
+		case err == nil && (e.Pos().Start < 0 || e.Pos().End > len(text)):
+			t.Errorf("%q: the formula is at %v", text, e.Pos())
+		}
+	})
+}

@@ -384,7 +384,11 @@ func TestVersionIsTheEngines(t *testing.T) {
 }
 
 func FuzzParameters(f *testing.F) {
-	s := serve(f, promapi.Options{Timeout: 2 * time.Second})
+	q, err := quota.New(quota.Options{Rates: quota.Off}) // fuzzing would use them up
+	if err != nil {
+		f.Fatal(err)
+	}
+	s := serve(f, promapi.Options{Timeout: 2 * time.Second, Quota: q})
 	f.Add("query=up&time=1&limit=2&start=1&end=2&step=1&match[]=up")
 	f.Add(`query={"a.b"}[5m:1s] offset 1d&match[]={a=~"b.*"}&lookback_delta=1h&timeout=1s`)
 	f.Fuzz(func(t *testing.T, raw string) {

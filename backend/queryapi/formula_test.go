@@ -231,10 +231,19 @@ func TestScopesOfRoutes(t *testing.T) {
 	}
 }
 
-func FuzzFormulaRequests(f *testing.F) {
-	a := newAPI(f, queryapi.Options{})
+// unlimited is an API without rates, which fuzzing would use up.
+func unlimited(f *testing.F) *http.ServeMux {
+	q, err := quota.New(quota.Options{Rates: quota.Off})
+	if err != nil {
+		f.Fatal(err)
+	}
 	mux := http.NewServeMux()
-	a.api.Register(mux)
+	newAPI(f, queryapi.Options{Quota: q}).api.Register(mux)
+	return mux
+}
+
+func FuzzFormulaRequests(f *testing.F) {
+	mux := unlimited(f)
 	f.Add(timeseriesBody("avg:m{*} by {host}"))
 	f.Add(`{"data":{"type":"scalar_request","attributes":{"from":0,"to":60000,"formulas":[{"formula":"a/b+1"}],"queries":[{"data_source":"metrics","query":"p95:m{*}","name":"a","aggregator":"percentile"},{"data_source":"metrics","query":"m{*}","name":"b","aggregator":"area"}]}}}`)
 	f.Fuzz(func(t *testing.T, body string) {
@@ -250,9 +259,7 @@ func FuzzFormulaRequests(f *testing.F) {
 }
 
 func FuzzParameters(f *testing.F) {
-	a := newAPI(f, queryapi.Options{})
-	mux := http.NewServeMux()
-	a.api.Register(mux)
+	mux := unlimited(f)
 	f.Add("filter[tags]=env:prod AND a:b&page[size]=2&page[cursor]=bQ&window[seconds]=60&from=1&tag_filter=x")
 	f.Add("filter[groups]=a,b&filter[pct]=true&start=1&count=2&sort_dir=desc&filter=x")
 	f.Fuzz(func(t *testing.T, raw string) {
