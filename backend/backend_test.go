@@ -10,7 +10,10 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -305,6 +308,76 @@ func TestFromEnv(t *testing.T) {
 				t.Errorf("%v: %v, want an error that names the variable", bad, err)
 			}
 		}
+	}
+}
+
+// TestGrafanaAndScopes goes through everything that Run wires: a key that may
+// read lists only, PromQL over what the intake took, and the counters.
+func TestGrafanaAndScopes(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "app-keys")
+	if err := os.WriteFile(file, []byte("lists scopes=metrics_read # of the catalogue\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b := start(t, t.TempDir(), map[string]string{"KELPIE_APP_KEYS_FILE": file, "KELPIE_RATE_LIMITS": "query=100/60"})
+	now := time.Now().Unix()
+	if code, body := b.do(t, "POST", "/api/v1/series", fmt.Sprintf(`{"series":[{"metric":"queue.depth","type":"gauge","points":[[%d,42]],"tags":["env:prod"]}]}`, now)); code != http.StatusAccepted {
+		t.Fatalf("%d %s", code, body)
+	}
+	grafana := func(key, path string) (int, http.Header, string) {
+		t.Helper()
+		req, err := http.NewRequestWithContext(t.Context(), "GET", b.url+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.SetBasicAuth("grafana", key)
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = resp.Body.Close() }()
+		body, err := io.ReadAll(resp.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp.StatusCode, resp.Header, string(body)
+	}
+	query := "/prometheus/api/v1/query?query=" + url.QueryEscape(`sum by (env) ({"queue.depth"})`)
+	code, h, body := grafana("pk", query)
+	if code != 200 || !strings.Contains(body, `{"metric":{"env":"prod"},"value":[`) || !strings.Contains(body, `,"42"]`) || h.Get("X-RateLimit-Limit") != "100" {
+		t.Errorf("%d %v %s", code, h, body)
+	}
+	if code, _, body := grafana("lists", query); code != http.StatusForbidden || !strings.Contains(body, "timeseries_query") {
+		t.Errorf("a key for lists: %d %s", code, body)
+	}
+	if code, _, body := grafana("lists", "/prometheus/api/v1/label/env/values"); code != 200 || body != `{"status":"success","data":["prod"]}` {
+		t.Errorf("a list: %d %s", code, body)
+	}
+	if code, body := b.do(t, "GET", "/prometheus/api/v1/labels", ""); code != 200 || !strings.Contains(body, `"env"`) {
+		t.Errorf("Datadog's headers: %d %s", code, body)
+	}
+	resp, err := http.Get("http://" + b.health + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	metrics, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range []string{
+		`kelpie_backend_keys_refused_total{kind="scope"} 1`, `kelpie_backend_promql_requests_total{outcome="success"} 3`,
+		`kelpie_backend_requests_total{code="200",route="GET /prometheus/api/v1/query"} 1`, `kelpie_backend_rate_limited_total{kind="query"} 0`,
+	} {
+		if !strings.Contains(string(metrics), line) {
+			t.Errorf("metrics lack %s", line)
+		}
+	}
+	var st Status
+	if err := health.Fetch(t.Context(), b.health, "/status", &st); err != nil || len(st.SlowestQueries) != 1 || !strings.Contains(st.SlowestQueries[0].Query, "queue.depth") {
+		t.Errorf("%v %+v", err, st.SlowestQueries)
+	}
+	if err := b.end(t); err != nil {
+		t.Error(err)
 	}
 }
 
