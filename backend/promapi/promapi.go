@@ -137,6 +137,7 @@ func (a *API) Register(mux *http.ServeMux) {
 	for _, method := range []string{"GET ", "POST "} {
 		mux.HandleFunc(method+Prefix+"/api/v1/query", query(a.instant))
 		mux.HandleFunc(method+Prefix+"/api/v1/query_range", query(a.overRange))
+		mux.HandleFunc(method+Prefix+"/api/v1/format_query", list(a.format))
 		mux.HandleFunc(method+Prefix+"/api/v1/query_exemplars", list(empty([]any{})))
 		mux.HandleFunc(method+Prefix+"/api/v1/labels", list(a.labelNames))
 		mux.HandleFunc(method+Prefix+"/api/v1/series", list(a.series))

@@ -59,13 +59,30 @@ func (a *API) overRange(r *request) (any, error) {
 	return a.evaluate(r, start, end, step)
 }
 
+// format is /api/v1/format_query.
+func (a *API) format(r *request) (any, error) {
+	expr, err := a.parse(r.FormValue("query"))
+	if err != nil {
+		return nil, err
+	}
+	return expr.Pretty(0), nil
+}
+
+func (a *API) parse(text string) (parser.Expr, error) {
+	if len(text) > maxQuery {
+		return nil, bad(`invalid parameter "query": longer than %d bytes`, maxQuery)
+	}
+	expr, err := a.parser.ParseExpr(text)
+	if err != nil {
+		return nil, bad(`invalid parameter "query": %w`, err)
+	}
+	return expr, nil
+}
+
 // evaluate runs the request's query; at an instant, start is end and step 0.
 func (a *API) evaluate(r *request, start, end time.Time, step time.Duration) (any, error) {
 	began := time.Now()
 	text := r.FormValue("query")
-	if len(text) > maxQuery {
-		return nil, bad(`invalid parameter "query": longer than %d bytes`, maxQuery)
-	}
 	back, err := r.durationOf("lookback_delta", 0)
 	if err != nil {
 		return nil, err
@@ -82,9 +99,9 @@ func (a *API) evaluate(r *request, start, end time.Time, step time.Duration) (an
 		ctx, cancel = context.WithTimeout(ctx, within)
 		defer cancel()
 	}
-	expr, err := a.parser.ParseExpr(text)
+	expr, err := a.parse(text)
 	if err != nil {
-		return nil, bad(`invalid parameter "query": %w`, err)
+		return nil, err
 	}
 	if err := a.spend(ctx, r.key, expr, start, end); err != nil {
 		return nil, err
