@@ -325,7 +325,7 @@ func TestGrafanaAndScopes(t *testing.T) {
 	}
 	grafana := func(key, path string) (int, http.Header, string) {
 		t.Helper()
-		req, err := http.NewRequestWithContext(t.Context(), "GET", b.url+path, nil)
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, b.url+path, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -226,7 +226,8 @@ func TestClientLists(t *testing.T) {
 	if d := cmp.Diff(want, meta); err != nil || d != "" {
 		t.Error(err, d)
 	}
-	if text, err := s.client.FormatQuery(ctx, `sum({"a.b"})by(c)`); err != nil || text != `sum by (c) ({__name__="a.b"})` {
+	// The client returns the JSON of a text.
+	if text, err := s.client.FormatQuery(ctx, `sum({"a.b"})by(c)`); err != nil || text != `"sum by (c) ({__name__=\"a.b\"})"` {
 		t.Errorf("%s, %v", text, err)
 	}
 	if info, err := s.client.Buildinfo(ctx); err != nil || info.Version == "" {
