@@ -75,7 +75,7 @@ vuln: $(VULNCHECK)
 
 .PHONY: unit
 unit: ## Unit tests with -race, fuzz seeds included; API server tests use the lab's binaries when they are built
-	@CGO_ENABLED=1 KUBEBUILDER_ASSETS="$$(./scripts/assets.sh)" HELM="$$(./scripts/assets.sh helm)" KELPIE_HOT_SHOTS="$$(./scripts/hot-shots.sh)" \
+	@CGO_ENABLED=1 KUBEBUILDER_ASSETS="$$(./scripts/assets.sh)" HELM="$$(./scripts/assets.sh helm)" KELPIE_HOT_SHOTS="$$(./scripts/hot-shots.sh)" KELPIE_DATADOG_JS="$$(./scripts/datadog-js.sh)" \
 	  $(PROGRESS) "test   unit, -race" go test -race -timeout 20m ./...
 	@cd lab && CGO_ENABLED=1 ../$(PROGRESS) "test   unit, -race, lab" go test -race ./...
 

@@ -7,22 +7,27 @@
 package backend
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
+	"runtime"
 	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
 
 	"kelpie.dev/kelpie/backend/auth"
 	"kelpie.dev/kelpie/backend/eventapi"
 	"kelpie.dev/kelpie/backend/intake"
+	"kelpie.dev/kelpie/backend/promapi"
 	"kelpie.dev/kelpie/backend/queryapi"
+	"kelpie.dev/kelpie/backend/quota"
 	"kelpie.dev/kelpie/backend/record"
 	"kelpie.dev/kelpie/backend/store"
 	"kelpie.dev/kelpie/backend/stream"
@@ -43,16 +48,16 @@ func Run(ctx context.Context, cfg Config, deps Deps) error {
 	if err := cfg.validate(); err != nil {
 		return err
 	}
-	keys, err := cfg.keys()
-	if err != nil {
-		return err
-	}
 	if deps.Log == nil {
 		deps.Log = slog.New(slog.DiscardHandler)
 	}
 	errs := newRecent(deps.Log.Handler())
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	keys, err := cfg.keys(reg, slog.New(errs))
+	if err != nil {
+		return err
+	}
 	b := &backend{cfg: cfg, keys: keys, deps: deps, log: slog.New(errs), reg: reg}
 	b.status = newStatus(deps.Version, errs)
 
@@ -106,7 +111,7 @@ func (b *backend) run(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, book.Close()) }()
 	joined := book.Join(st, st)
 	values, err := stream.New(stream.Options{
-		Source: joined, Join: joined, Auth: b.keys, MaxContexts: b.cfg.MaxSeries, MaxMetrics: b.cfg.FastLane, Registerer: b.reg, Log: b.log,
+		Source: joined, Join: joined, Auth: valueKeys{b.keys}, MaxContexts: b.cfg.MaxSeries, MaxMetrics: b.cfg.FastLane, Registerer: b.reg, Log: b.log,
 	})
 	if err != nil {
 		return err
@@ -157,10 +162,24 @@ func (b *backend) handler(st *store.Store, book *record.Book, values *stream.Str
 	if err != nil {
 		return nil, err
 	}
+	limits, err := quota.New(quota.Options{
+		Rates: b.cfg.RateLimits, MaxCost: b.cfg.QueryMaxCost, Budget: b.cfg.QueryBudget, Registerer: b.reg,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("KELPIE_RATE_LIMITS: %w", err)
+	}
+	slots := semaphore.NewWeighted(int64(cmp.Or(b.cfg.QueryConcurrency, 2*runtime.GOMAXPROCS(0))))
 	joined := book.Join(st, st)
 	api, err := queryapi.New(queryapi.Options{
-		Source: joined, Catalog: st, Tags: joined, Auth: b.keys, Timeout: b.cfg.QueryTimeout, Concurrency: b.cfg.QueryConcurrency,
-		Slow: b.cfg.SlowQuery, Registerer: b.reg, Log: b.log,
+		Source: joined, Store: catalog{st, joined, book}, Auth: b.keys, Quota: limits, Slots: slots, Timeout: b.cfg.QueryTimeout,
+		Slow: b.cfg.SlowQuery, Retention: b.cfg.Retention, Registerer: b.reg, Log: b.log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	prom, err := promapi.New(promapi.Options{
+		Queryable: st.Queryable(), Catalog: st, Auth: b.keys, Quota: limits, Slots: slots, Slow: api.NoteSlow,
+		MaxSamples: b.cfg.QueryMaxPoints, MaxSeries: b.cfg.QueryMaxSeries, Timeout: b.cfg.QueryTimeout, Registerer: b.reg, Log: b.log,
 	})
 	if err != nil {
 		return nil, err
@@ -168,6 +187,7 @@ func (b *backend) handler(st *store.Store, book *record.Book, values *stream.Str
 	mux := http.NewServeMux()
 	in.Register(mux)
 	api.Register(mux)
+	prom.Register(mux)
 	values.Register(mux)
 	eventapi.New(book, b.keys, b.log).Register(mux)
 	mux.HandleFunc("/", notFound)

@@ -10,7 +10,10 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -299,13 +302,83 @@ func TestFromEnv(t *testing.T) {
 	if c.DataDir != "/d" || c.Listen != ":1" || c.Health != ":2" || len(c.APIKeys.Keys) != 3 || c.Retention != 48*time.Hour || c.MinFree != 64<<20 {
 		t.Errorf("got %+v", c)
 	}
-	for _, bad := range []map[string]string{{"KELPIE_MAX_CONNECTIONS": "many"}, {"KELPIE_QUERY_MAX_SERIES": "-1"}, {"KELPIE_RETENTION": "5m"}} {
+	for _, bad := range []map[string]string{{"KELPIE_MAX_CONNECTIONS": "many"}, {"KELPIE_QUERY_MAX_SERIES": "-1"}, {"KELPIE_RETENTION": "5m"}, {"KELPIE_RATE_LIMITS": "query=1"}, {"KELPIE_QUERY_BUDGET": "-1"}} {
 		_, err := FromEnv(func(name string) (string, bool) { v, ok := bad[name]; return v, ok })
 		for name := range bad {
 			if err == nil || !strings.Contains(err.Error(), name) {
 				t.Errorf("%v: %v, want an error that names the variable", bad, err)
 			}
 		}
+	}
+}
+
+// TestGrafanaAndScopes goes through everything that Run wires: a key that may
+// read lists only, PromQL over what the intake took, and the counters.
+func TestGrafanaAndScopes(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "app-keys")
+	if err := os.WriteFile(file, []byte("lists scopes=metrics_read # of the catalogue\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b := start(t, t.TempDir(), map[string]string{"KELPIE_APP_KEYS_FILE": file, "KELPIE_RATE_LIMITS": "query=100/60"})
+	now := time.Now().Unix()
+	if code, body := b.do(t, "POST", "/api/v1/series", fmt.Sprintf(`{"series":[{"metric":"queue.depth","type":"gauge","points":[[%d,42]],"tags":["env:prod"]}]}`, now)); code != http.StatusAccepted {
+		t.Fatalf("%d %s", code, body)
+	}
+	grafana := func(key, path string) (int, http.Header, string) {
+		t.Helper()
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, b.url+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.SetBasicAuth("grafana", key)
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = resp.Body.Close() }()
+		body, err := io.ReadAll(resp.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp.StatusCode, resp.Header, string(body)
+	}
+	query := "/prometheus/api/v1/query?query=" + url.QueryEscape(`sum by (env) ({"queue.depth"})`)
+	code, h, body := grafana("pk", query)
+	if code != 200 || !strings.Contains(body, `{"metric":{"env":"prod"},"value":[`) || !strings.Contains(body, `,"42"]`) || h.Get("X-RateLimit-Limit") != "100" {
+		t.Errorf("%d %v %s", code, h, body)
+	}
+	if code, _, body := grafana("lists", query); code != http.StatusForbidden || !strings.Contains(body, "timeseries_query") {
+		t.Errorf("a key for lists: %d %s", code, body)
+	}
+	if code, _, body := grafana("lists", "/prometheus/api/v1/label/env/values"); code != 200 || body != `{"status":"success","data":["prod"]}` {
+		t.Errorf("a list: %d %s", code, body)
+	}
+	if code, body := b.do(t, "GET", "/prometheus/api/v1/labels", ""); code != 200 || !strings.Contains(body, `"env"`) {
+		t.Errorf("Datadog's headers: %d %s", code, body)
+	}
+	resp, err := http.Get("http://" + b.health + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	metrics, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range []string{
+		`kelpie_backend_keys_refused_total{kind="scope"} 1`, `kelpie_backend_promql_requests_total{outcome="success"} 3`,
+		`kelpie_backend_requests_total{code="200",route="GET /prometheus/api/v1/query"} 1`, `kelpie_backend_rate_limited_total{kind="query"} 0`,
+	} {
+		if !strings.Contains(string(metrics), line) {
+			t.Errorf("metrics lack %s", line)
+		}
+	}
+	var st Status
+	if err := health.Fetch(t.Context(), b.health, "/status", &st); err != nil || len(st.SlowestQueries) != 1 || !strings.Contains(st.SlowestQueries[0].Query, "queue.depth") {
+		t.Errorf("%v %+v", err, st.SlowestQueries)
+	}
+	if err := b.end(t); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -329,7 +402,8 @@ func TestRecentRemembersWarnings(t *testing.T) {
 	}
 }
 
-// TestOnlyTheStoreImportsTheTSDB keeps 19 MB of dependencies behind one door.
+// TestOnlyTheStoreImportsTheTSDB keeps the TSDB behind one door. PromQL's engine
+// and its words come in by a second one.
 func TestOnlyTheStoreImportsTheTSDB(t *testing.T) {
 	out, err := exec.Command("go", "list", "-f", `{{.ImportPath}} {{join .Imports " "}} {{join .TestImports " "}} {{join .XTestImports " "}}`, "./...").Output()
 	if err != nil {
@@ -337,7 +411,7 @@ func TestOnlyTheStoreImportsTheTSDB(t *testing.T) {
 	}
 	for line := range strings.SplitSeq(strings.TrimSpace(string(out)), "\n") {
 		pkg, imports, _ := strings.Cut(line, " ")
-		uses := strings.Contains(imports+" ", "prometheus/prometheus/")
+		uses := strings.Contains(imports+" ", "prometheus/prometheus/tsdb")
 		if owner := strings.HasSuffix(pkg, "/backend/store"); uses != owner {
 			t.Errorf("%s imports the TSDB: %v", pkg, uses)
 		}

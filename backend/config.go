@@ -3,9 +3,13 @@ package backend
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"kelpie.dev/kelpie/backend/auth"
+	"kelpie.dev/kelpie/backend/quota"
 	"kelpie.dev/kelpie/env"
 )
 
@@ -38,6 +42,9 @@ type Config struct {
 	QueryTimeout       time.Duration // KELPIE_QUERY_TIMEOUT: of one request; 30 s
 	QueryConcurrency   int           // KELPIE_QUERY_CONCURRENCY: requests evaluated at once; 0 means twice the processors
 	FastLane           int           // KELPIE_FAST_LANE_METRICS: metrics that agents send every second, as autoscalers read them; 500, -1 for none
+	QueryMaxCost       int64         // KELPIE_QUERY_MAX_COST: points that one request may be estimated to read; 100 000 000, 0 means no limit
+	QueryBudget        int64         // KELPIE_QUERY_BUDGET: points that an application key may read in a minute, likewise; 1 000 000 000, 0 means no limit
+	RateLimits         string        // KELPIE_RATE_LIMITS: requests/seconds of a key, as query=1600/3600,metrics=1000/3600,metadata=2000/60; off means none
 	SlowQuery          time.Duration // KELPIE_SLOW_QUERY: requests that take longer are logged; 1 s
 	IntakeBodyBytes    int64         // KELPIE_INTAKE_BODY_BYTES: bodies being received, all together; 64 MiB
 	IntakeDecodeBytes  int64         // KELPIE_INTAKE_DECODE_BYTES: bodies being decoded, all together; 128 MiB
@@ -78,6 +85,9 @@ func FromEnv(lookup func(string) (string, bool)) (Config, error) {
 		QueryTimeout:       r.Seconds(30*time.Second, "KELPIE_QUERY_TIMEOUT"),
 		QueryConcurrency:   r.Int(0, "KELPIE_QUERY_CONCURRENCY"),
 		FastLane:           r.Int(500, "KELPIE_FAST_LANE_METRICS"),
+		QueryMaxCost:       int64(r.Int(100_000_000, "KELPIE_QUERY_MAX_COST")),
+		QueryBudget:        int64(r.Int(1_000_000_000, "KELPIE_QUERY_BUDGET")),
+		RateLimits:         r.String("", "KELPIE_RATE_LIMITS"),
 		SlowQuery:          r.Seconds(time.Second, "KELPIE_SLOW_QUERY"),
 		IntakeBodyBytes:    int64(r.Int(64<<20, "KELPIE_INTAKE_BODY_BYTES")),
 		IntakeDecodeBytes:  int64(r.Int(128<<20, "KELPIE_INTAKE_DECODE_BYTES")),
@@ -106,6 +116,8 @@ func (c *Config) validate() error {
 		{"KELPIE_QUERY_MAX_SERIES", int64(c.QueryMaxSeries)},
 		{"KELPIE_QUERY_MAX_POINTS", int64(c.QueryMaxPoints)},
 		{"KELPIE_QUERY_CONCURRENCY", int64(c.QueryConcurrency)},
+		{"KELPIE_QUERY_MAX_COST", c.QueryMaxCost},
+		{"KELPIE_QUERY_BUDGET", c.QueryBudget},
 		{"KELPIE_INTAKE_BODY_BYTES", c.IntakeBodyBytes},
 		{"KELPIE_INTAKE_DECODE_BYTES", c.IntakeDecodeBytes},
 		{"KELPIE_MAX_CONNECTIONS", int64(c.MaxConnections)},
@@ -117,18 +129,22 @@ func (c *Config) validate() error {
 	if c.Retention < 2*time.Hour {
 		errs = append(errs, fmt.Errorf("KELPIE_RETENTION is %s: expected at least 2h", c.Retention))
 	}
+	if _, err := quota.New(quota.Options{Rates: c.RateLimits}); err != nil {
+		errs = append(errs, fmt.Errorf("KELPIE_RATE_LIMITS: %w", err))
+	}
 	return errors.Join(errs...)
 }
 
 // keys returns the check of both kinds of keys.
-func (c *Config) keys() (*auth.Checker, error) {
+func (c *Config) keys(reg prometheus.Registerer, log *slog.Logger) (*auth.Checker, error) {
+	c.APIKeys.Log, c.AppKeys.Log = log, log
 	api, err := auth.New("API", c.APIKeys)
 	if err != nil {
 		return nil, fmt.Errorf("%w (set DD_API_KEY, KELPIE_API_KEYS or KELPIE_API_KEYS_FILE)", err)
 	}
-	app, err := auth.New("application", c.AppKeys)
+	app, err := auth.New(auth.Application, c.AppKeys)
 	if err != nil {
 		return nil, fmt.Errorf("%w (set DD_APP_KEY, KELPIE_APP_KEYS or KELPIE_APP_KEYS_FILE)", err)
 	}
-	return &auth.Checker{API: api, App: app}, nil
+	return auth.NewChecker(api, app, reg), nil
 }

@@ -56,7 +56,7 @@ func startHostile(t *testing.T) *hostile {
 	if err != nil {
 		t.Fatal(err)
 	}
-	keys, err := cfg.keys()
+	keys, err := cfg.keys(prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,8 +6,10 @@ import (
 )
 
 // Parse parses one expression. Errors are *Error.
-func Parse(text string) (Expr, error) {
-	batch, err := ParseBatch(text)
+func Parse(text string) (Expr, error) { return parseOne(text, nil) }
+
+func parseOne(text string, names map[string]Expr) (Expr, error) {
+	batch, err := parseBatch(text, names)
 	if err != nil {
 		return nil, err
 	}
@@ -20,8 +22,10 @@ func Parse(text string) (Expr, error) {
 
 // ParseBatch parses expressions separated by top-level commas. One that does
 // not parse fails the batch. Errors are *Error.
-func ParseBatch(text string) ([]Expr, error) {
-	p := &parser{scanner: scanner{src: text}}
+func ParseBatch(text string) ([]Expr, error) { return parseBatch(text, nil) }
+
+func parseBatch(text string, names map[string]Expr) ([]Expr, error) {
+	p := &parser{scanner: scanner{src: text}, names: names}
 	if len(text) > MaxLength {
 		return nil, p.errorAt(MaxLength, Limit, "query is longer than %d bytes", MaxLength)
 	}
@@ -46,6 +50,7 @@ func ParseBatch(text string) ([]Expr, error) {
 // in the grammar of the package comment.
 type parser struct {
 	scanner
+	names    map[string]Expr // of a formula; nil where a bare name is an error
 	depth    int
 	operands int
 }
@@ -157,7 +162,7 @@ func (p *parser) named(start int) (Expr, error) {
 		}
 		return p.call(start, name)
 	default:
-		return nil, p.expected(`"{"`)
+		return p.substitute(start, name)
 	}
 }
 

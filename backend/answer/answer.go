@@ -13,13 +13,16 @@ import (
 )
 
 // JSON writes v with the status code.
-func JSON(w http.ResponseWriter, code int, v any) {
+func JSON(w http.ResponseWriter, code int, v any) { Document(w, code, "application/json", v) }
+
+// Document writes v as JSON of a content type of its own.
+func Document(w http.ResponseWriter, code int, contentType string, v any) {
 	body, err := json.Marshal(v)
 	if err != nil {
 		Error(w, http.StatusInternalServerError, "cannot encode the answer: "+err.Error())
 		return
 	}
-	Raw(w, code, "application/json", body)
+	Raw(w, code, contentType, body)
 }
 
 // Raw writes a body that is JSON already. A client that is gone is not an error

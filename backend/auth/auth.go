@@ -2,17 +2,25 @@
 //
 // It owns which keys are valid, how a request carries them, and the refusal. It
 // keeps keys only as SHA-256 sums, compares in constant time, and never writes
-// one to a log, an error or a metric. What a key may do beyond being valid is
-// not its concern.
+// one to a log, an error or a metric. What a scope opens is not its concern.
+//
+// # Key files
+//
+// A file holds keys, separated by white space. An application key may be
+// followed, on its line, by what it may do; without that it may do everything:
+//
+//	0123456789abcdef0123456789abcdef01234567 scopes=timeseries_query,metrics_read
+//	89abcdef0123456789abcdef0123456789abcdef
+//
+// "#" and what follows it on a line is a comment. See Scopes for the names.
 package auth
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"crypto/subtle"
 	"errors"
 	"fmt"
-	"net/http"
+	"log/slog"
 	"os"
 	"strings"
 	"sync"
@@ -34,26 +42,50 @@ type Source struct {
 	// Files hold keys, one or more a line; they are read again when they
 	// change, as mounted Secrets do. A directory stands for its files.
 	Files []string
+	// Log is told of a file that changed and cannot be used; nil discards.
+	Log *slog.Logger
 }
 
 // Keys is a set of valid keys. Its methods may be called concurrently.
 type Keys struct {
-	fixed []sum
+	kind  string
+	fixed []key
 	files []string
+	log   *slog.Logger
 	now   func() time.Time
 
 	mu     sync.RWMutex // guards what follows
-	read   []sum
+	read   []key
 	looked time.Time
 	stamp  string // of the files as they were read
 }
 
 type sum [sha256.Size]byte
 
+// A key is one valid key.
+type key struct {
+	sum    sum
+	scopes []string // what it may do; nil means everything
+}
+
+func newKey(text string) key { return key{sum: sha256.Sum256([]byte(text))} }
+
+// maxKey is the longest text, in bytes, that is looked at as a key. Datadog's
+// have 32 and 40; what is longer is refused before it costs a sum.
+const maxKey = 512
+
 // New returns the keys of src. It reads the files, and fails when one cannot be
 // read or when there is no key at all: nobody could be let in.
 func New(kind string, src Source) (*Keys, error) {
-	k := &Keys{fixed: sums(src.Keys), files: src.Files, now: time.Now}
+	k := &Keys{kind: kind, files: src.Files, log: src.Log, now: time.Now}
+	if k.log == nil {
+		k.log = slog.New(slog.DiscardHandler)
+	}
+	for _, text := range src.Keys {
+		if text != "" {
+			k.fixed = append(k.fixed, newKey(text))
+		}
+	}
 	if err := k.reload(); err != nil {
 		return nil, fmt.Errorf("read %s keys: %w", kind, err)
 	}
@@ -63,20 +95,36 @@ func New(kind string, src Source) (*Keys, error) {
 	return k, nil
 }
 
-// Valid reports whether key is one of k. Its time does not depend on how much
+// Valid reports whether text is one of k. Its time does not depend on how much
 // of a key is right, nor on which key it is.
-func (k *Keys) Valid(key string) bool {
+func (k *Keys) Valid(text string) bool {
+	_, ok := k.find(text)
+	return ok
+}
+
+// find returns the key with the given text, in the time that Valid promises.
+func (k *Keys) find(text string) (key, bool) {
+	if len(text) > maxKey {
+		return key{}, false
+	}
 	k.refresh()
-	got := sha256.Sum256([]byte(key))
+	got := sha256.Sum256([]byte(text))
 	k.mu.RLock()
 	defer k.mu.RUnlock()
-	ok := 0
-	for _, list := range [2][]sum{k.fixed, k.read} {
-		for i := range list {
-			ok |= subtle.ConstantTimeCompare(list[i][:], got[:])
-		}
+	at := -1
+	for i := range k.fixed {
+		at = subtle.ConstantTimeSelect(subtle.ConstantTimeCompare(k.fixed[i].sum[:], got[:]), i, at)
 	}
-	return ok == 1
+	for i := range k.read {
+		at = subtle.ConstantTimeSelect(subtle.ConstantTimeCompare(k.read[i].sum[:], got[:]), len(k.fixed)+i, at)
+	}
+	switch {
+	case at < 0:
+		return key{}, false
+	case at < len(k.fixed):
+		return k.fixed[at], true
+	}
+	return k.read[at-len(k.fixed)], true
 }
 
 // refresh reads the files again if they changed, at most every five seconds. A
@@ -90,8 +138,11 @@ func (k *Keys) refresh() {
 	k.mu.RLock()
 	fresh := now.Sub(k.looked) < 5*time.Second
 	k.mu.RUnlock()
-	if !fresh {
-		_ = k.reload()
+	if fresh {
+		return
+	}
+	if err := k.reload(); err != nil {
+		k.log.Warn("cannot read changed keys, those read before stay", "kind", k.kind, "error", err)
 	}
 }
 
@@ -103,7 +154,7 @@ func (k *Keys) reload() error {
 	if err != nil || stamp == k.stamp {
 		return err
 	}
-	var read []string
+	var read []key
 	for _, path := range paths {
 		text, err := os.ReadFile(path)
 		if err != nil {
@@ -112,11 +163,13 @@ func (k *Keys) reload() error {
 		if len(text) > maxKeyFile {
 			return fmt.Errorf("%s is larger than %d bytes: expected a list of keys", path, maxKeyFile)
 		}
-		for field := range bytes.FieldsSeq(text) {
-			read = append(read, string(field))
+		keys, err := parseKeys(string(text), k.kind == Application)
+		if err != nil {
+			return fmt.Errorf("%s: %w", path, err)
 		}
+		read = append(read, keys...)
 	}
-	k.read, k.stamp = sums(read), stamp
+	k.read, k.stamp = read, stamp
 	return nil
 }
 
@@ -149,54 +202,4 @@ func list(files []string) (paths []string, stamp string, err error) {
 		}
 	}
 	return paths, b.String(), nil
-}
-
-func sums(keys []string) []sum {
-	out := make([]sum, 0, len(keys))
-	for _, key := range keys {
-		if key != "" {
-			out = append(out, sha256.Sum256([]byte(key)))
-		}
-	}
-	return out
-}
-
-// Checker checks the keys of requests.
-type Checker struct {
-	API *Keys // required by every route
-	App *Keys // required by what reads data
-}
-
-// Intake checks that the request carries a valid API key, in the header
-// DD-API-KEY or the query parameter api_key. It returns ErrMissing or
-// ErrForbidden.
-func (c *Checker) Intake(r *http.Request) error {
-	key := pick(r, "DD-API-KEY", "api_key")
-	switch {
-	case key == "":
-		return ErrMissing
-	case !c.API.Valid(key):
-		return ErrForbidden
-	}
-	return nil
-}
-
-// Read checks that the request carries a valid API key and a valid application
-// key, in the header DD-APPLICATION-KEY or the query parameter application_key.
-// It returns ErrForbidden.
-func (c *Checker) Read(r *http.Request) error {
-	api := c.Intake(r)
-	app := pick(r, "DD-APPLICATION-KEY", "application_key")
-	if app == "" || !c.App.Valid(app) || api != nil {
-		return ErrForbidden
-	}
-	return nil
-}
-
-// pick returns the header, or else the query parameter.
-func pick(r *http.Request, header, param string) string {
-	if v := r.Header.Get(header); v != "" {
-		return strings.TrimSpace(v)
-	}
-	return r.URL.Query().Get(param)
 }

@@ -6,8 +6,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-
-	"kelpie.dev/kelpie/metric/payload"
 )
 
 // Outcomes of a request, as the counter's label has them.
@@ -18,6 +16,8 @@ const (
 	outcomeSyntax      = "syntax"
 	outcomeUnsupported = "unsupported"
 	outcomeLimit       = "limit"
+	outcomeLimited     = "rate_limit" // too many requests of the key
+	outcomeBudget      = "budget"     // too many points of the key
 	outcomeTimeout     = "timeout"
 	outcomeBusy        = "busy"
 	outcomeError       = "error"
@@ -40,7 +40,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 16),
 		}),
 	}
-	for _, o := range []string{outcomeOK, outcomeForbidden, outcomeInvalid, outcomeSyntax, outcomeUnsupported, outcomeLimit, outcomeTimeout, outcomeBusy, outcomeError} {
+	for _, o := range []string{outcomeOK, outcomeForbidden, outcomeInvalid, outcomeSyntax, outcomeUnsupported, outcomeLimit, outcomeLimited, outcomeBudget, outcomeTimeout, outcomeBusy, outcomeError} {
 		m.queries.WithLabelValues(o)
 	}
 	if reg != nil {
@@ -93,9 +93,10 @@ func (a *API) Slowest() []SlowQuery {
 	return slices.Clone(a.slow.list)
 }
 
-// noteSlow remembers a request, and logs it if it was slow.
-func (a *API) noteSlow(resp *payload.QueryResponse, took time.Duration) {
-	q := SlowQuery{Query: resp.Query, Seconds: took.Seconds(), Span: (resp.ToDate - resp.FromDate) / 1000, Series: len(resp.Series), At: a.opts.Now()}
+// NoteSlow remembers a request over so many seconds that took long, and logs it
+// if it was slow. It may be called for queries that others answered.
+func (a *API) NoteSlow(text string, span int64, series int, took time.Duration) {
+	q := SlowQuery{Query: text, Seconds: took.Seconds(), Span: span, Series: series, At: a.opts.Now()}
 	a.slow.add(q)
 	if took >= a.opts.Slow {
 		a.opts.Log.Warn("slow query", "query", q.Query, "took", took, "span_seconds", q.Span, "series", q.Series)

@@ -8,11 +8,11 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
-	"strconv"
 	"time"
 	"unicode/utf8"
 
 	"kelpie.dev/kelpie/backend/answer"
+	"kelpie.dev/kelpie/backend/quota"
 	"kelpie.dev/kelpie/metric/payload"
 	"kelpie.dev/kelpie/query"
 )
@@ -34,19 +34,22 @@ func (a *API) query(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	resp := payload.NewQueryResponse(text, from, to)
-	err = a.evaluate(r, resp, query.Window{From: from, To: to})
+	batch, err := a.evaluate(r, resp, query.Window{From: from, To: to})
 	took := time.Since(began)
 	a.metrics.duration.Observe(took.Seconds())
 	if err == nil || errors.Is(err, context.DeadlineExceeded) {
-		a.noteSlow(resp, took)
+		a.NoteSlow(text, to-from, len(resp.Series), took)
 	}
 	outcome, message := blame(err, text)
 	switch {
 	case err == nil:
 		a.metrics.queries.WithLabelValues(outcomeOK).Inc()
+		a.noteQueried(batch)
 		answer.JSON(w, http.StatusOK, resp)
 	case outcome == "":
 		a.unavailable(w, r, err)
+	case outcome == outcomeBudget:
+		a.tooMuch(w, "", err)
 	default:
 		a.metrics.queries.WithLabelValues(outcome).Inc()
 		refused := payload.NewQueryResponse(text, from, to)
@@ -55,18 +58,18 @@ func (a *API) query(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// evaluate fills resp with the results of its batch.
-func (a *API) evaluate(r *http.Request, resp *payload.QueryResponse, win query.Window) error {
+// evaluate fills resp with the results of its batch, and returns that.
+func (a *API) evaluate(r *http.Request, resp *payload.QueryResponse, win query.Window) ([]query.Expr, error) {
 	batch, err := query.ParseBatch(resp.Query)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if len(batch) > maxBatch {
-		return &query.Error{Kind: query.Limit, Query: resp.Query, Offset: batch[maxBatch].Pos().Start, Message: fmt.Sprintf("more than %d queries in a batch", maxBatch)}
+		return nil, &query.Error{Kind: query.Limit, Query: resp.Query, Offset: batch[maxBatch].Pos().Start, Message: fmt.Sprintf("more than %d queries in a batch", maxBatch)}
 	}
 	for _, e := range batch {
 		if err := query.Check(e); err != nil {
-			return err
+			return nil, err
 		}
 		for _, key := range query.GroupBy(e) {
 			if !slices.Contains(resp.GroupBy, key) {
@@ -74,16 +77,19 @@ func (a *API) evaluate(r *http.Request, resp *payload.QueryResponse, win query.W
 			}
 		}
 	}
+	if err := a.spend(r, win, batch); err != nil {
+		return nil, err
+	}
 	for i, e := range batch {
 		results, err := query.Eval(r.Context(), a.opts.Source, e, win)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		for _, result := range results {
 			resp.Series = append(resp.Series, encodeResult(result, i))
 		}
 	}
-	return nil
+	return batch, nil
 }
 
 func queryParams(v url.Values) (from, to int64, text string, err error) {
@@ -105,27 +111,17 @@ func queryParams(v url.Values) (from, to int64, text string, err error) {
 	return from, to, text, nil
 }
 
-// seconds reads a parameter in Unix seconds; some clients send a fraction.
-func seconds(v url.Values, name string) (int64, error) {
-	s := v.Get(name)
-	if s == "" {
-		return 0, fmt.Errorf("%s is required: Unix seconds", name)
-	}
-	f, err := strconv.ParseFloat(s, 64)
-	if err != nil || !(f >= 0 && f < 1<<33) {
-		return 0, fmt.Errorf("%s must be Unix seconds", name)
-	}
-	return int64(f), nil
-}
-
 // blame returns the outcome and Datadog's error text for an error that is the
 // query's own fault, and "" for any other.
 func blame(err error, text string) (outcome, message string) {
 	var bad *query.Error
 	var costs interface{ QueryLimit() }
+	var budget *quota.CostError
 	switch {
 	case err == nil:
 		return "", ""
+	case errors.As(err, &budget) && budget.Wait > 0:
+		return outcomeBudget, err.Error()
 	case errors.As(err, &costs):
 		return outcomeLimit, "Invalid query input:\n" + err.Error()
 	case !errors.As(err, &bad):

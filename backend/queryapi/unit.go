@@ -1,6 +1,10 @@
 package queryapi
 
-import "kelpie.dev/kelpie/metric/payload"
+import (
+	"strings"
+
+	"kelpie.dev/kelpie/metric/payload"
+)
 
 // units are those of Datadog's units that agents submit with a number of their
 // own. Any other is passed on by its name.
@@ -15,13 +19,22 @@ var units = map[string]payload.QueryUnit{
 }
 
 // unit returns nil, or the two elements that the API has: a unit, and per what.
+// A name such as "byte/second" has both.
 func unit(name string) []*payload.QueryUnit {
 	if name == "" {
 		return nil
 	}
+	name, per, rated := strings.Cut(name, "/")
+	if !rated {
+		return []*payload.QueryUnit{unitNamed(name), nil}
+	}
+	return []*payload.QueryUnit{unitNamed(name), unitNamed(per)}
+}
+
+func unitNamed(name string) *payload.QueryUnit {
 	u, ok := units[name]
 	if !ok {
 		u = payload.QueryUnit{Name: name, ShortName: name, Plural: name, ScaleFactor: 1}
 	}
-	return []*payload.QueryUnit{&u, nil}
+	return &u
 }

@@ -24,39 +24,8 @@ func (s *Store) Describe(name string) (m metric.Series, isDistribution, ok bool)
 	if n == nil {
 		return metric.Series{}, false, false
 	}
-	r := n.record()
+	r := s.record(n)
 	return metric.Series{Name: name, Type: r.Type, Interval: r.Interval, Unit: r.Unit}, r.Distribution, true
-}
-
-// Active returns the sorted names of metrics with a point at since or later, of
-// those that have a context with the given tags about that time. A tag is
-// "key:value", a host or device among them, and may hold "*" in its value.
-func (s *Store) Active(ctx context.Context, since time.Time, tags ...string) ([]string, error) {
-	sec := since.Unix()
-	active := s.catalog.list(func(n *name) bool { return n.seen.Load() >= sec })
-	if len(tags) == 0 {
-		return active, nil
-	}
-	var ms []*labels.Matcher
-	for _, tag := range tags {
-		var err error
-		if key, value, ok := strings.Cut(tag, ":"); ok {
-			ms, err = s.bears(ms, key, []string{value})
-		} else {
-			ms, err = add(ms, labels.MatchRegexp, encodeKey(tag), pattern([]string{markBare}, true))
-		}
-		if err != nil {
-			return nil, fmt.Errorf("list active metrics: %w", err)
-		}
-	}
-	bearing, err := s.labelValues(ctx, since, nameLabel, ms...)
-	if err != nil {
-		return nil, err
-	}
-	return slices.DeleteFunc(active, func(name string) bool {
-		_, ok := slices.BinarySearch(bearing, name)
-		return !ok
-	}), nil
 }
 
 // Hosts returns the sorted hosts, in lower case, that contain text and have data

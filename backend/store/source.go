@@ -53,7 +53,7 @@ func (s *Store) Select(ctx context.Context, sel query.Selector, from, to int64) 
 		return nil, fmt.Errorf("select %s: %w", sel.Metric, err)
 	}
 	hints := &storage.SelectHints{Start: from * 1000, End: to*1000 + 999}
-	r := reader{store: s, sel: sel, from: from, to: to, name: n.record()}
+	r := reader{store: s, sel: sel, from: from, to: to, name: s.rated(n)}
 	if err := r.read(ctx, q.Select(ctx, false, hints, matchers...)); err != nil {
 		return nil, err
 	}

@@ -52,6 +52,7 @@ import (
 	"github.com/prometheus/prometheus/util/compression"
 
 	"kelpie.dev/kelpie/metric"
+	"kelpie.dev/kelpie/metric/payload"
 )
 
 // Errors that a caller branches on. All of them mean that nothing of the batch
@@ -152,6 +153,9 @@ type Store struct {
 	limits  *cardinality
 	refs    *contexts
 
+	metadata   *notes[payload.MetricMetadata]
+	tagConfigs *notes[payload.TagConfiguration]
+
 	creating sync.Mutex // held by a batch that has new contexts
 
 	full   atomic.Bool // the disk is below MinFree
@@ -186,6 +190,9 @@ func Open(o Options) (*Store, error) {
 		catalog: catalog,
 		refs:    newContexts(),
 		crashed: make(chan error, 1),
+	}
+	if err := s.openNotes(); err != nil {
+		return nil, errors.Join(err, catalog.close())
 	}
 	s.limits = newCardinality(o.MaxMetricSeries, o.MaxSeries, o.Log, o.Now)
 	s.metrics = newMetrics(o.Registerer, s)

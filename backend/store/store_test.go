@@ -86,7 +86,11 @@ func read(t *testing.T, s *Store, name, scope string) map[string][]metric.Point 
 
 func active(t *testing.T, s *Store, since int64, tags ...string) []string {
 	t.Helper()
-	got, err := s.Active(t.Context(), time.Unix(since, 0), tags...)
+	scope := "*"
+	if len(tags) > 0 {
+		scope = strings.Join(tags, ",")
+	}
+	got, err := s.Names(t.Context(), parseSelector(t, "m", scope).Scope, time.Unix(since, 0))
 	if err != nil {
 		t.Fatal(err)
 	}
