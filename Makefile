@@ -50,6 +50,14 @@ image: build lab-tool ## OCI archives of kelpie and of the demo application, int
 	@$(LAB) image --spec image/kelpie.yaml -o dist/kelpie.tar
 	@$(LAB) image --spec image/test-metric-app.yaml -o dist/test-metric-app.tar
 
+.PHONY: generate
+generate: ## The value stream's code from its .proto (needs protoc: apt-get install protobuf-compiler)
+	@command -v protoc >/dev/null || { echo "make: protoc is not installed: apt-get install protobuf-compiler" >&2; exit 1; }
+	@cd / && for m in google.golang.org/protobuf/cmd/protoc-gen-go@v1.36.12 connectrpc.com/connect/cmd/protoc-gen-connect-go@v1.21.1; do \
+	  GOBIN=$(CACHE)/tools/protoc go install $$m; done
+	@PATH=$(CACHE)/tools/protoc:$$PATH protoc -I valuestream --go_out=valuestream --go_opt=paths=source_relative \
+	  --connect-go_out=valuestream --connect-go_opt=paths=source_relative,package_suffix valuestream/valuestream.proto
+
 ##@ Checking
 
 .PHONY: check

@@ -132,15 +132,15 @@ func TestNetworkPolicies(t *testing.T) {
 	const names, dca = "UDP/53", "TCP/5005 of app=datadog-cluster-agent"
 	for set, want := range map[string]want{
 		"": {[]string{names, "TCP/53", "TCP/10250", "TCP/8080 of app=datadog-agent-backend", dca},
-			[]string{"TCP/8080", "TCP/8081"}, []string{names, "TCP"}},
+			[]string{"TCP/8080", "TCP/4317", "TCP/8081"}, []string{names, "TCP"}},
 		"backend.alsoSendToDatadog=true": {[]string{names, "TCP/53", "TCP/10250", "TCP/8080 of app=datadog-agent-backend", dca, "TCP/443"},
-			[]string{"TCP/8080", "TCP/8081"}, []string{names, "TCP"}},
+			[]string{"TCP/8080", "TCP/4317", "TCP/8081"}, []string{names, "TCP"}},
 		"backend.enabled=false": {[]string{names, "TCP/53", "TCP/10250", dca, "TCP/443"}, nil, []string{names, "TCP"}},
 		"backend.enabled=false,datadog.dd_url=https://proxy.example:3834": {[]string{names, "TCP/53", "TCP/10250", dca, "TCP/3834"}, nil, []string{names, "TCP"}},
 		"backend.enabled=false,datadog.dd_url=http://proxy.example/v6":    {[]string{names, "TCP/53", "TCP/10250", dca, "TCP/80"}, nil, []string{names, "TCP"}},
 		"backend.enabled=false,datadog.dd_url=https://[2001:db8::1]":      {[]string{names, "TCP/53", "TCP/10250", dca, "TCP/443"}, nil, []string{names, "TCP"}},
 		"clusterAgent.metricsProvider.endpoint=https://metrics.example.org:9443": {[]string{names, "TCP/53", "TCP/10250", "TCP/8080 of app=datadog-agent-backend", dca},
-			[]string{"TCP/8080", "TCP/8081"}, []string{names, "TCP"}},
+			[]string{"TCP/8080", "TCP/4317", "TCP/8081"}, []string{names, "TCP"}},
 	} {
 		all := render(t, "--values", inline, "--set", "datadog.networkPolicy.create=true,"+set)
 		agent := into[networkingv1.NetworkPolicy](t, all.one(t, "NetworkPolicy", "datadog-agent"))
