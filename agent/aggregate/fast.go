@@ -288,6 +288,15 @@ type FastStats struct {
 	Fast     int    `json:"fast"` // of them that leave every second
 }
 
+// FastTotal returns how many contexts leave every second, and how many more are
+// wanted so and found no room.
+func (a *Aggregator) FastTotal() (fast, left int) {
+	for _, m := range a.fast.metrics {
+		left += m.contexts - m.twins
+	}
+	return a.fast.twins, left
+}
+
 // Fast describes the metrics of SetFast that there are contexts of, by name.
 func (a *Aggregator) Fast() []FastStats {
 	var out []FastStats

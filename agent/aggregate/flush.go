@@ -73,11 +73,15 @@ func (a *Aggregator) live() iter.Seq[*Context] {
 	}
 }
 
-// Due returns when Flush should be called next: at the end of the open bucket,
-// or sooner when timestamped samples wait.
+// Due returns when Flush or FlushFast should be called next: at the end of the
+// open bucket or, with a fast lane, second; or sooner when timestamped samples
+// wait.
 func (a *Aggregator) Due(now time.Time) time.Time {
 	sec := now.Unix()
 	due := sec - sec%DefaultInterval + DefaultInterval
+	if a.fast.twins > 0 {
+		due = sec + metric.FastInterval
+	}
 	if len(a.pending) >= timestampedFlush {
 		return now
 	}
