@@ -259,7 +259,7 @@ func (s *Status) printForwarding(p *printer) {
 
 // printOffer tells what an intake asks for every second.
 func (s *Status) printOffer(p *printer, f *forward.FastLaneStatus) {
-	state := "does not get them: it has not said so for too long"
+	state := "does not get them: it has not said so for a minute, or what waits for it is older than that"
 	switch {
 	case f.Since != nil:
 		state = "gets them since " + f.Since.UTC().Format(time.RFC3339)

@@ -280,33 +280,3 @@ func (a *Aggregator) turnBack(sec int64) []metric.Series {
 	}
 	return out
 }
-
-// FastStats describes one wanted metric that there are contexts of.
-type FastStats struct {
-	Metric   string `json:"metric"`
-	Contexts int    `json:"contexts"`
-	Fast     int    `json:"fast"` // of them that leave every second
-}
-
-// FastTotal returns how many contexts leave every second, and how many more are
-// wanted so and found no room.
-func (a *Aggregator) FastTotal() (fast, left int) {
-	for _, m := range a.fast.metrics {
-		left += m.contexts - m.twins
-	}
-	return a.fast.twins, left
-}
-
-// Fast describes the metrics of SetFast that there are contexts of, by name.
-func (a *Aggregator) Fast() []FastStats {
-	var out []FastStats
-	for _, m := range a.fast.metrics {
-		for _, suffix := range m.suffixes {
-			if m.contexts > 0 {
-				out = append(out, FastStats{m.name + suffix, m.contexts, m.twins})
-			}
-		}
-	}
-	slices.SortFunc(out, func(x, y FastStats) int { return strings.Compare(x.Metric, y.Metric) })
-	return out
-}

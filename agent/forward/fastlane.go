@@ -41,7 +41,7 @@ func (f *Forwarder) FastLane(now time.Time) Lane {
 	metrics := map[string]struct{}{}
 	fast := make([]bool, len(f.senders))
 	for i, s := range f.senders {
-		list := s.offer.at(now)
+		list := s.offer.at(now, s.queue.behind(kindSeries, now) > offerFor)
 		fast[i] = len(list) > 0
 		for _, name := range list {
 			metrics[name] = struct{}{}
@@ -76,11 +76,12 @@ func (o *offer) known() string {
 	return o.etag
 }
 
-// at returns what the intake asks for at now.
-func (o *offer) at(now time.Time) []string {
+// at returns what the intake asks for at now: nothing when it is too far behind
+// to take a payload each second.
+func (o *offer) at(now time.Time, behind bool) []string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.confirmed.IsZero() || now.Sub(o.confirmed).Abs() > offerFor || len(o.metrics) == 0 {
+	if behind || o.confirmed.IsZero() || now.Sub(o.confirmed).Abs() > offerFor || len(o.metrics) == 0 {
 		o.since = time.Time{}
 		return nil
 	}
@@ -158,7 +159,7 @@ func (l *lane) hearOffer(resp *http.Response, sent string) {
 // FastLaneStatus describes what an intake asks for every second.
 type FastLaneStatus struct {
 	Metrics   int        `json:"metrics"`             // on its list
-	Since     *time.Time `json:"since,omitempty"`     // that it gets them; nil when it does not
+	Since     *time.Time `json:"since,omitempty"`     // that it gets them; nil when it does not: its word has lapsed, or it is behind
 	Confirmed *time.Time `json:"confirmed,omitempty"` // when it last said so
 	Malformed uint64     `json:"malformed,omitempty"` // answers that could not be read
 	Error     string     `json:"error,omitempty"`     // of the newest, if that was one

@@ -171,6 +171,34 @@ func TestFailureConfirmsNothing(t *testing.T) {
 	eventually(t, "it is heard once it accepts", func() bool { return len(f.FastLane(time.Now()).Metrics) == 1 })
 }
 
+// TestBehindGetsTens holds that an intake that asks for seconds, and answers too
+// slowly for them, gets tens until it has caught up.
+func TestBehindGetsTens(t *testing.T) {
+	in, says := newIntake(t, nil), &offering{}
+	in.judge = says.judge
+	o := options(in.URL)
+	o.FastLane = true
+	f := mustNew(t, o)
+	batches, end := run(t, f)
+	defer end()
+	says.say("1", `{"fast_lane":["a"]}`, 0)
+	batches <- batch(1)
+	eventually(t, "the list", func() bool { return len(f.FastLane(time.Now()).Metrics) == 1 })
+	says.mu.Lock() // holds its next answer
+	batches <- batch(2)
+	eventually(t, "one waits", func() bool { return f.Status()[0].QueuePayloads == 1 })
+	s := f.senders[0]
+	later := time.Now().Add(offerFor + time.Second)
+	s.offer.mu.Lock()
+	s.offer.confirmed = later // as the answer before the one that is awaited would have
+	s.offer.mu.Unlock()
+	if lane := f.FastLane(later); len(lane.Metrics) != 0 {
+		t.Errorf("a minute behind, the lane is %v", lane.Metrics)
+	}
+	says.mu.Unlock()
+	eventually(t, "it has caught up", func() bool { return f.Status()[0].QueuePayloads == 0 && len(f.FastLane(time.Now()).Metrics) == 1 })
+}
+
 // TestNobodyIsAsked holds that no header is sent with the fast lane off, and
 // that what an intake says is then nothing.
 func TestNobodyIsAsked(t *testing.T) {
