@@ -235,6 +235,66 @@ func TestSecondLeavesAsItCloses(t *testing.T) {
 	})
 }
 
+// TestLaneChangesWhileLinesWait holds that, where what is wanted changes and
+// lines hold up the bucket before, each ten seconds still leave either by seconds
+// or as one bucket, and nothing is lost.
+func TestLaneChangesWhileLinesWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPipeline(t)
+		offered(p, t)
+		asked := 0
+		p.fast.ask = func(time.Time) forward.Lane { // on, on, off, off, off, on, …
+			if asked++; asked%5 < 2 {
+				return forward.Lane{Metrics: []string{"hits"}}
+			}
+			return forward.Lane{}
+		}
+		in, out := make(chan *dogstatsd.Batch), make(chan forward.Batch, 10_000)
+		done := make(chan error, 1)
+		go func() { done <- p.run(t.Context(), in, out) }()
+		time.Sleep(time.Until(time.Now().Truncate(10 * time.Second).Add(20 * time.Second)))
+		for i := range 3000 { // 300 s
+			in <- batchOf("hits:1|c")
+			if i%100 == 95 {
+				in <- batchOf("hits:1|c|#dd.internal.entity_id:new")
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+		close(in)
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		fast, tens, events, newest := map[int64]int{}, map[int64]bool{}, 0.0, int64(0)
+		for b := range out {
+			for _, s := range slices.Concat(b.Fast, b.Series) { // what an intake gets that is always asking
+				if s.Name != "hits" {
+					continue
+				}
+				for _, point := range s.Points {
+					events += point.Value * float64(s.Interval)
+					if start := point.Time - point.Time%10; s.Interval == 1 {
+						fast[start]++
+					} else {
+						tens[start] = true
+					}
+					if point.Time < newest {
+						t.Errorf("the point of %d comes after that of %d", point.Time, newest)
+					}
+					newest = point.Time
+				}
+			}
+		}
+		for start, seconds := range fast {
+			if tens[start] || seconds != 10 && start != newest-newest%10 {
+				t.Errorf("from %d: %d seconds; as one bucket, too: %v", start, seconds, tens[start])
+			}
+		}
+		if len(fast) < 10 || len(tens) < 15 || len(fast)+len(tens) != 31 || math.Abs(events-3030) > 1e-6 {
+			t.Errorf("%d buckets by seconds and %d as one, of 30 and the open one, with %v events; want 3030", len(fast), len(tens), events)
+		}
+	})
+}
+
 // TestFastPacketDoesNotAllocate holds what TestPacketDoesNotAllocate does, of
 // contexts that leave every second.
 func TestFastPacketDoesNotAllocate(t *testing.T) {
