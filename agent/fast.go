@@ -32,12 +32,17 @@ func (f *fastLane) turn(now time.Time, ended bool) {
 func bucketStart(now time.Time) int64 { return now.Unix() - now.Unix()%aggregate.DefaultInterval }
 
 // flushSeconds hands the seconds that have ended to out. They do not wait for
-// lines whose origin is looked for, as buckets do; but those that another lane is
-// for, or that follow buckets that are about to be flushed, wait for that.
+// lines whose origin is looked for, as buckets do. But where another lane begins,
+// its seconds wait for the buckets before, and the last one before stays open for
+// what these wait for. ended says that the buckets are flushed next.
 func (p *pipeline) flushSeconds(ctx context.Context, now time.Time, ended bool, out chan<- forward.Batch) {
 	p.fast.turn(now, ended)
-	if boundary := time.Unix(p.fast.boundary, 0); (ended || p.fast.next != nil) && now.After(boundary) {
+	boundary := time.Unix(p.fast.boundary, 0)
+	switch {
+	case ended && now.After(boundary):
 		now = boundary
+	case !ended && p.fast.next != nil:
+		now = boundary.Add(-time.Second)
 	}
 	p.sendSeconds(ctx, forward.Batch{Fast: p.aggregator.FlushFast(now)}, out)
 }

@@ -242,25 +242,29 @@ func (a *Aggregator) FlushFast(now time.Time) []metric.Series {
 	if !a.FastDue(now) {
 		return nil
 	}
-	return a.flushTwins(now.Unix(), false)
+	return a.flushTwins(now.Unix(), false, false)
 }
 
 // FlushLast is FlushFast of all that there is at now, the second that is open
 // included, before the Flush of an open bucket.
 func (a *Aggregator) FlushLast(now time.Time) []metric.Series {
-	return a.FlushFast(time.Unix(max(now.Unix(), a.fast.flushed)+metric.FastInterval, 0))
+	return a.flushTwins(max(now.Unix(), a.fast.flushed)+metric.FastInterval, false, true)
 }
 
-func (a *Aggregator) flushTwins(sec int64, back bool) []metric.Series {
+// flushTwins ends seconds by sec; with last also those whose context has an older
+// bucket that has not been flushed, which they must not overtake.
+func (a *Aggregator) flushTwins(sec int64, back, last bool) []metric.Series {
 	f := &a.fast
 	f.flushed = sec
 	room := f.room()
 	e := emitter{a: a, out: make([]metric.Series, 0, room), points: make([]metric.Point, 0, room)}
 	kept := f.order[:0]
 	for _, c := range f.order {
-		if !c.dead {
+		if c.dead {
+			continue
+		}
+		if kept = append(kept, c); last || back || a.flushed >= c.since {
 			e.context(c, sec, back)
-			kept = append(kept, c)
 		}
 	}
 	clear(f.order[len(kept):])
@@ -271,7 +275,7 @@ func (a *Aggregator) flushTwins(sec int64, back bool) []metric.Series {
 // turnBack ends all seconds of twins, as the clock went back to sec; from then
 // on the twins have all that their contexts have, which is nothing yet.
 func (a *Aggregator) turnBack(sec int64) []metric.Series {
-	out := a.flushTwins(sec, true)
+	out := a.flushTwins(sec, true, false)
 	a.fast.from = min(a.fast.from, sec-sec%DefaultInterval)
 	for c := range a.live() {
 		if c.twin != nil {
