@@ -65,7 +65,8 @@ func Run(ctx context.Context, c Config, d Deps) error {
 	}
 	forwarder, err := forward.New(forward.Options{
 		Endpoints: c.Endpoints, Hostname: c.Hostname, Compression: c.Compress, Version: d.Version, Timeout: c.Timeout,
-		QueueBytes: c.QueueBytes, SpoolDir: c.SpoolDir, SpoolBytes: int64(c.SpoolBytes), Now: d.Now, Log: d.Log, Registerer: d.Registry,
+		QueueBytes: c.QueueBytes, SpoolDir: c.SpoolDir, SpoolBytes: int64(c.SpoolBytes), FastLane: c.Aggregate.FastContexts > 0,
+		Now: d.Now, Log: d.Log, Registerer: d.Registry,
 	})
 	if err != nil {
 		return fmt.Errorf("set up forwarding: %w", err)
@@ -88,6 +89,7 @@ func Run(ctx context.Context, c Config, d Deps) error {
 			Addresses: c.Origin.Addresses, ProcRoot: c.Origin.ProcRoot,
 		}),
 		aggregator: aggregator, metrics: m, log: d.Log, now: d.Now, manual: d.Flush, lines: newLines(), taps: &taps{},
+		fast: fastLane{ask: forwarder.FastLane},
 		running: metric.Series{
 			Host: c.Hostname, Type: metric.Gauge,
 			Interval: aggregate.DefaultInterval, Tags: c.Tags.Union("version:" + d.Version),

@@ -29,6 +29,7 @@ type metrics struct {
 	origins               [origin.Waiting + 1]prometheus.Counter
 	contexts              prometheus.Gauge
 	notFinite             prometheus.Gauge
+	fast, fastLeft        prometheus.Gauge
 	flush                 prometheus.Histogram
 	series                prometheus.Counter
 	kubelet               *prometheus.CounterVec
@@ -55,6 +56,8 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		dropped:       map[string]prometheus.Counter{},
 		contexts:      prometheus.NewGauge(prometheus.GaugeOpts{Namespace: namespace, Name: "contexts", Help: "Contexts (metric, host, tags) alive after the last flush."}),
 		notFinite:     prometheus.NewGauge(prometheus.GaugeOpts{Namespace: namespace, Name: "not_finite_points", Help: "Points not sent since the start because their value overflowed."}),
+		fast:          prometheus.NewGauge(prometheus.GaugeOpts{Namespace: namespace, Name: "fast_lane_contexts", Help: "Contexts that leave every second, as intakes ask for them."}),
+		fastLeft:      prometheus.NewGauge(prometheus.GaugeOpts{Namespace: namespace, Name: "fast_lane_left_contexts", Help: "Contexts that intakes ask for every second and that do not fit: KELPIE_FAST_LANE_CONTEXTS."}),
 		flush:         prometheus.NewHistogram(prometheus.HistogramOpts{Namespace: namespace, Name: "flush_duration_seconds", Help: "Time to make series of the buckets that have ended.", Buckets: prometheus.ExponentialBuckets(0.0001, 4, 8)}),
 		series:        prometheus.NewCounter(prometheus.CounterOpts{Namespace: namespace, Name: "flushed_series_total", Help: "Series handed to the forwarder."}),
 		kubelet:       vec("kubelet_requests_total", "Requests for the node's pods, by result.", "result"),
@@ -74,7 +77,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		m.origins[outcome] = origins.WithLabelValues(name)
 	}
 	var errs []error
-	for _, c := range []prometheus.Collector{samples, m.events, m.serviceChecks, parseErrors, dropped, origins, m.contexts, m.notFinite, m.flush, m.series, m.kubelet, m.kubeletTime} {
+	for _, c := range []prometheus.Collector{samples, m.events, m.serviceChecks, parseErrors, dropped, origins, m.contexts, m.notFinite, m.fast, m.fastLeft, m.flush, m.series, m.kubelet, m.kubeletTime} {
 		errs = append(errs, r.Register(c))
 	}
 	return m, errors.Join(errs...)

@@ -44,6 +44,7 @@ type pipeline struct {
 	lastBeat   int64            // second of the last datadog.agent.running
 	packets    int              // since then
 	next       int64            // second at which the open buckets end
+	fast       fastLane         // what leaves before
 	problems   *problems
 	zeroPID    sync.Once
 
@@ -75,6 +76,9 @@ type liveContexts struct {
 	telemetry aggregate.Total
 	origins   []aggregate.OriginStats
 	refused   []aggregate.Refusal
+	fast      int // contexts that leave every second
+	fastLeft  int // that do not fit
+	fastBy    []aggregate.FastStats
 }
 
 // run handles packets until in is closed; it then flushes what is left, the
@@ -91,8 +95,12 @@ func (p *pipeline) run(ctx context.Context, in <-chan *dogstatsd.Batch, out chan
 			}
 			now := p.now()
 			p.batch(batch, now)
-			if p.manual == nil && !p.due(now).After(now) && !p.holds(now) {
+			switch {
+			case p.manual != nil:
+			case !p.due(now).After(now) && !p.holds(now):
 				p.flush(ctx, now, out) // enough timestamped samples wait
+			case p.aggregator.FastDue(now):
+				p.flushSeconds(ctx, now, false, out)
 			}
 		case <-p.resolver.Updated():
 			p.recheck(p.now(), false)
@@ -105,7 +113,10 @@ func (p *pipeline) run(ctx context.Context, in <-chan *dogstatsd.Batch, out chan
 			p.recheck(now, false)
 			if p.manual == nil && (p.bucketEnded(now) || !p.due(now).After(now)) && !p.holds(now) {
 				p.flush(ctx, now, out)
-			} else if len(p.unsent.Events)+len(p.unsent.Checks) > 0 {
+			} else if p.manual == nil && p.aggregator.FastDue(now) {
+				p.flushSeconds(ctx, now, false, out)
+			}
+			if len(p.unsent.Events)+len(p.unsent.Checks) > 0 {
 				p.send(ctx, forward.Batch{}, out)
 			}
 			timer.Reset(p.pause(now))
@@ -149,7 +160,10 @@ func (p *pipeline) pause(now time.Time) time.Duration {
 func (p *pipeline) finish(ctx context.Context, out chan<- forward.Batch) error {
 	now := p.now()
 	p.recheck(now, true)
-	p.flush(ctx, now.Add(aggregate.DefaultInterval*time.Second), out)
+	// The lane in force goes on to the end, so that what leaves by seconds and by
+	// tens is the same; no second after now leaves.
+	p.sendSeconds(ctx, forward.Batch{Fast: p.aggregator.FlushLast(now)}, out)
+	p.flushBuckets(ctx, now.Add(aggregate.DefaultInterval*time.Second), out)
 	return nil
 }
 
@@ -187,21 +201,31 @@ func (p *pipeline) recheck(now time.Time, all bool) {
 	p.counts.addTo(p.metrics)
 }
 
-// flush hands what all buckets that have ended hold to out.
+// flush hands what all seconds and buckets that have ended hold to out.
 func (p *pipeline) flush(ctx context.Context, now time.Time, out chan<- forward.Batch) {
+	ended := p.bucketEnded(now)
+	p.flushSeconds(ctx, now, ended, out)
+	p.flushBuckets(ctx, now, out)
+	if ended {
+		p.changeLane()
+		p.flushSeconds(ctx, now, false, out)
+	}
+}
+
+func (p *pipeline) flushBuckets(ctx context.Context, now time.Time, out chan<- forward.Batch) {
 	start := time.Now()
-	p.next = now.Unix() - now.Unix()%aggregate.DefaultInterval + aggregate.DefaultInterval
+	p.next = bucketStart(now) + aggregate.DefaultInterval
 	flushed := p.aggregator.Flush(now)
 	p.metrics.flush.Observe(time.Since(start).Seconds())
-	batch := forward.Batch{Series: flushed.Series, Distributions: flushed.Distributions}
-	if beat := now.Unix() - now.Unix()%aggregate.DefaultInterval; beat != p.lastBeat { // smaller after the clock was set back
+	batch := forward.Batch{Series: flushed.Series, Distributions: flushed.Distributions, Doubled: flushed.Doubled, Fast: flushed.Fast}
+	if beat := bucketStart(now); beat != p.lastBeat { // smaller after the clock was set back
 		p.lastBeat = beat
 		p.look()
 		batch.Series = append(batch.Series, p.own("datadog.agent.running", beat, 1), p.own("datadog.dogstatsd.packet.count", beat, float64(p.packets)))
 		p.packets = 0
 		p.unsent.Checks = append(p.unsent.Checks, p.up(beat))
 	}
-	p.metrics.series.Add(float64(len(batch.Series) + len(batch.Distributions)))
+	p.metrics.series.Add(float64(len(batch.Fast) + len(batch.Series) + len(batch.Doubled) + len(batch.Distributions)))
 	p.send(ctx, batch, out)
 }
 
@@ -215,9 +239,9 @@ func (p *pipeline) own(name string, at int64, value float64) metric.Series {
 
 // send hands batch, with the events and service checks that wait, to out.
 func (p *pipeline) send(ctx context.Context, batch forward.Batch, out chan<- forward.Batch) {
-	batch.Events, batch.Checks = p.unsent.Events, p.unsent.Checks
+	batch.Events, batch.Checks, batch.Lane = p.unsent.Events, p.unsent.Checks, p.fast.lane
 	p.unsent = forward.Batch{}
-	if len(batch.Series)+len(batch.Distributions)+len(batch.Events)+len(batch.Checks) == 0 {
+	if len(batch.Fast)+len(batch.Doubled)+len(batch.Series)+len(batch.Distributions)+len(batch.Events)+len(batch.Checks) == 0 {
 		return
 	}
 	select {
@@ -232,9 +256,12 @@ func (p *pipeline) look() {
 	top, telemetry := p.aggregator.Top(10, clientTelemetry)
 	p.metrics.contexts.Set(float64(stats.Contexts))
 	p.metrics.notFinite.Set(float64(stats.NotFinite))
+	fast, left := p.aggregator.FastTotal()
+	p.metrics.fast.Set(float64(fast))
+	p.metrics.fastLeft.Set(float64(left))
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.live = liveContexts{stats.Contexts, top, telemetry, p.aggregator.Origins(10), p.aggregator.Refused()}
+	p.live = liveContexts{stats.Contexts, top, telemetry, p.aggregator.Origins(10), p.aggregator.Refused(), fast, left, p.aggregator.Fast()}
 }
 
 func (p *pipeline) contexts() liveContexts {

@@ -32,6 +32,7 @@ type Status struct {
 	Telemetry  aggregate.Total          `json:"client_telemetry"` // of the official clients, about themselves
 	Senders    []aggregate.OriginStats  `json:"senders"`          // who holds most contexts
 	Refused    []aggregate.Refusal      `json:"refused"`          // by the limit on contexts
+	FastLane   FastLaneStatus           `json:"fast_lane"`        // at the last flush
 	Origin     OriginStatus             `json:"origin"`
 	Checks     check.Status             `json:"checks"`
 	Forwarding []forward.Status         `json:"forwarding"`
@@ -89,6 +90,7 @@ func (r *reporter) report(now time.Time) Status {
 	s.Taken, s.Origin.Lines = r.pipeline.metrics.totals()
 	live := r.pipeline.contexts()
 	s.Contexts, s.Top, s.Telemetry, s.Senders, s.Refused = live.n, live.top, live.telemetry, live.origins, live.refused
+	s.FastLane = FastLaneStatus{r.config.Aggregate.FastContexts, live.fast, live.fastLeft, live.fastBy}
 	if r.tagger != nil {
 		pods, err := r.tagger.Pods()
 		s.Origin.Enabled, s.Origin.Pods, s.Origin.Problems = true, pods, r.tagger.Problems()
@@ -165,6 +167,7 @@ func (s *Status) printContexts(p *printer) {
 	for _, r := range s.Refused {
 		p.line("    refused %d samples of %s from %s: its share of the contexts is used up (DD_DOGSTATSD_CONTEXT_LIMITER_LIMIT)", r.Samples, cmp.Or(r.Metric, "other metrics"), nameOrigin(r.Origin))
 	}
+	s.printFastLane(p)
 	if len(s.Problems) == 0 {
 		p.line("  every line so far was taken")
 		return
@@ -234,6 +237,9 @@ func (s *Status) printForwarding(p *printer) {
 		if e.QueuePayloads > 0 {
 			p.line("    queue: %d payloads, %d bytes in memory, oldest%s", e.QueuePayloads, e.QueueBytes, s.ago(e.OldestQueued))
 		}
+		if f := e.FastLane; f != nil {
+			s.printOffer(p, f)
+		}
 		if d := e.Spool; d != nil {
 			p.line("    on disk: %d payloads, %d of %d bytes, in %s", d.Payloads, d.Bytes, d.Limit, d.Directory)
 			if d.Error != "" {
@@ -248,6 +254,21 @@ func (s *Status) printForwarding(p *printer) {
 		if e.LastError != "" {
 			p.line("    last error%s: %s", s.ago(e.LastErrorAt), e.LastError)
 		}
+	}
+}
+
+// printOffer tells what an intake asks for every second.
+func (s *Status) printOffer(p *printer, f *forward.FastLaneStatus) {
+	state := "does not get them: it has not said so for a minute, or what waits for it is older than that"
+	switch {
+	case f.Since != nil:
+		state = "gets them since " + f.Since.UTC().Format(time.RFC3339)
+	case f.Metrics == 0:
+		state = "nothing to send"
+	}
+	p.line("    fast lane: asks for %d metrics every second%s; %s", f.Metrics, s.ago(f.Confirmed), state)
+	if f.Malformed > 0 {
+		p.line("    fast lane: %d answers could not be read; the newest: %s", f.Malformed, cmp.Or(f.Error, "good again"))
 	}
 }
 

@@ -119,7 +119,7 @@ func (m *merger) sorted() []*mergedGroup {
 func (m *merger) series(g *mergedGroup, o options) series {
 	ahead := m.lane.ahead
 	s := series{tags: g.tags, interval: m.lane.every, aggr: m.q.Aggregator.Name}
-	if !slices.ContainsFunc(g.buckets[ahead:], func(b *merged) bool { return b != nil }) {
+	if !m.lane.instant && !slices.ContainsFunc(g.buckets[ahead:], func(b *merged) bool { return b != nil }) {
 		return s
 	}
 	counting := o.counting != raw && m.q.Aggregator.Name == "count"
@@ -141,7 +141,7 @@ func (m *merger) series(g *mergedGroup, o options) series {
 		interpolate(values, o.fill, o.limit, m.lane.width)
 	}
 	for i, v := range values[ahead:] {
-		if !math.IsNaN(v) {
+		if !math.IsNaN(v) || m.lane.instant {
 			s.points = append(s.points, Point{Time: m.lane.time(i), Value: finite(v)})
 		}
 	}

@@ -96,7 +96,7 @@ func Eval(ctx context.Context, src Source, e Expr, w Window) ([]Result, error) {
 // A Reading is the value of a query at an instant.
 type Reading struct {
 	Value float64
-	Time  int64 // of the newest point that contributed, Unix seconds
+	Time  int64 // of the newest point that contributed, or of the instant when none did; Unix seconds
 }
 
 // Value evaluates e at now: every context is rolled up over the trailing
@@ -136,6 +136,9 @@ func (ev *evaluator) value(ctx context.Context, e Expr, now int64) (r Reading, o
 		return Reading{}, false, refuse(e, e.Pos(), "query has %d groups where one value is needed; remove \"by\" or narrow the scope", len(all))
 	case len(all) == 0 || len(all[0].points) == 0 || all[0].points[0].Null():
 		return Reading{}, false, nil
+	}
+	if ev.newest == math.MinInt64 { // made of nothing, as by default_zero: it is true now
+		ev.newest = now
 	}
 	return Reading{Value: all[0].points[0].Value, Time: ev.newest}, true, nil
 }

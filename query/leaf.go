@@ -44,6 +44,9 @@ type lane struct {
 	// ahead is how many buckets before the first are read as well, to fill from.
 	ahead int
 	width int64 // seconds that a value stands for
+	// instant says that values are those of instants. A group that has none at one
+	// of them, but was there within lateness, has a null.
+	instant bool
 	// place calls add for those of d's sketches that have a bucket, counted from
 	// the first of those ahead.
 	place func(d *metric.Distribution, add func(bucket int, s *metric.Sketch))
@@ -300,8 +303,11 @@ func (l lane) aggregate(ctx context.Context, q *Query, g *group) (series, error)
 	}
 	points := make([]Point, 0, len(buckets))
 	for i := range buckets {
-		if buckets[i].n > 0 {
+		switch {
+		case buckets[i].n > 0:
 			points = append(points, Point{Time: l.time(i), Value: finite(buckets[i].value(q.Aggregator.Name))})
+		case l.instant: // the group was there a while ago: default_zero makes it 0
+			points = append(points, Point{Time: l.time(i), Value: null})
 		}
 	}
 	return series{

@@ -108,6 +108,9 @@ func (l *standingLeaf) evaluate(now int64) {
 		err = l.points(now, at)
 	}
 	l.err = err
+	if l.newest == math.MinInt64 && len(l.series) > 0 {
+		l.until = min(l.until, now+1) // what is made of its nulls is true now, and not later
+	}
 	for i := range l.series {
 		l.series[i].counting, l.series[i].interpolated = false, false // as in leavesOf
 	}

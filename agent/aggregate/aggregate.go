@@ -1,8 +1,8 @@
 // Package aggregate turns samples into series: one bucket for each context and
 // interval, with the meaning that Datadog's agent gives to every sample type.
 //
-// It owns contexts, buckets, counters' keep-alive zeros and the bounds on all
-// of them, among origins too. It is a pure core: it starts no goroutine, reads
+// It owns contexts, buckets, counters' keep-alive zeros, the twins of contexts
+// that are wanted every second, and the bounds on all of them, among origins too. It is a pure core: it starts no goroutine, reads
 // no clock and does no input or output. It does not know where samples come
 // from, how their origin is found, or where series go. An Aggregator has one
 // owner at a time.
@@ -49,9 +49,9 @@ type Options struct {
 	// MaxContextBytes bounds the names, hosts and tags that senders gave to the
 	// live contexts, in bytes together; 0 means 256 MiB.
 	MaxContextBytes int
-	// Interval gives a metric's bucket width in seconds when its context is
-	// made. nil, or a result below 1, means 10.
-	Interval func(name string) int64
+	// FastContexts bounds the contexts that leave every second, besides: see
+	// SetFast. 0 means none.
+	FastContexts int
 	// BucketTimestamps puts samples that carry a timestamp into the bucket of
 	// that second, as all others are, instead of sending each as it is.
 	BucketTimestamps bool
@@ -64,7 +64,8 @@ type Aggregator struct {
 	o           Options
 	percentiles []percentile
 	contexts    map[uint64]*Context
-	lanes       []*lane // by interval, in the order in which they came up
+	slow        lane     // every context
+	fast        fastLane // the twins of some
 	origins     map[string]*originState
 	refused     refusals
 	names       names
@@ -81,27 +82,17 @@ type Aggregator struct {
 	notFinite   uint64
 }
 
-// lane is the contexts of one interval, oldest first: the order of output.
+// lane is contexts of one interval, oldest first: the order of output.
 type lane struct {
-	interval int64
-	due      int64 // second from which on a bucket may have ended
-	order    []*Context
-	emitted  int // series at the last flush: histograms make several of a context
+	due     int64 // second from which on a bucket may have ended
+	order   []*Context
+	emitted int // series at the last flush: histograms make several of a context
 }
 
 func (l *lane) add(c *Context) { l.order = append(l.order, c) }
 
-// lane returns the lane of interval seconds.
-func (a *Aggregator) lane(interval int64) *lane {
-	for _, l := range a.lanes {
-		if l.interval == interval {
-			return l
-		}
-	}
-	l := &lane{interval: interval}
-	a.lanes = append(a.lanes, l)
-	return l
-}
+// room is how many series a flush of l is likely to make.
+func (l *lane) room() int { return max(len(l.order), min(l.emitted, maxSeries*len(l.order))) }
 
 type percentile struct {
 	p      int
@@ -126,7 +117,6 @@ func New(o Options) (*Aggregator, error) {
 		}
 	}
 	a := &Aggregator{o: o, contexts: map[uint64]*Context{}, origins: map[string]*originState{}, refused: refusals{}, names: names{}}
-	a.lane(DefaultInterval)
 	for _, p := range o.Percentiles {
 		if !(p >= 0 && p <= 1) {
 			return nil, fmt.Errorf("histogram percentile %v: expected a number from 0 to 1", p)
@@ -153,7 +143,8 @@ func (a *Aggregator) Add(s *Sample, at time.Time) error {
 // It does not allocate at steady state.
 func (a *Aggregator) AddTo(c *Context, s *Sample, now int64) error {
 	c.seen = max(c.seen, now)
-	if s.Time > 0 {
+	stamped := s.Time > 0
+	if stamped {
 		if !a.o.BucketTimestamps {
 			return a.addTimestamped(c, s, now)
 		}
@@ -162,12 +153,33 @@ func (a *Aggregator) AddTo(c *Context, s *Sample, now int64) error {
 	} else {
 		now = max(now, a.flushed)
 	}
+	if err := a.put(c, s, now); err != nil {
+		return err
+	}
+	c.samples++
+	if c.twin == nil || !c.twin.covers(now) {
+		return nil
+	}
+	if !stamped {
+		now = max(now, a.fast.flushed)
+	}
+	// It is refused where the twin still holds a late sample of another type;
+	// what counts is that c has it.
+	_ = a.put(c.twin, s, now)
+	return nil
+}
+
+// put adds s to c's bucket of second now.
+func (a *Aggregator) put(c *Context, s *Sample, now int64) error {
 	k := kindOf(s.Type)
 	if c.kind != k {
 		if !c.idle() {
 			return DropTypeConflict
 		}
 		c.kind, c.counting = k, false
+		if c.fast != nil && !c.fast.has(k) {
+			a.leaveFast(c)
+		}
 	}
 	b := c.bucket(now)
 	switch k {
@@ -185,7 +197,6 @@ func (a *Aggregator) AddTo(c *Context, s *Sample, now int64) error {
 		c.timer = s.Type == Timer
 		a.addValues(b, s)
 	}
-	c.samples++
 	return nil
 }
 

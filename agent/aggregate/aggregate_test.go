@@ -20,11 +20,15 @@ import (
 
 // TestScripts runs the scripts under testdata. Their commands are
 //
-//	new [contexts=N] [bytes=N] [expiry=SECONDS] [fast=METRIC] [bucket-timestamps] [base=(TAG,…)] [aggregates=(…)] [percentiles=(…)]
+//	new [contexts=N] [bytes=N] [expiry=SECONDS] [fast=CONTEXTS] [bucket-timestamps] [base=(TAG,…)] [aggregates=(…)] [percentiles=(…)]
 //	add at=SECONDS [origin=NAME] [sender=NAME] [times=N]  then DogStatsD lines, in
 //	                    which, as in the sender, % is the number of the
 //	                    repetition; prints what is dropped
 //	flush now=SECONDS [quiet]  prints the series, or how many there are
+//	fast at=SECONDS of=(METRIC,…)  makes metrics leave every second
+//	second now=SECONDS  prints the series of the seconds that have ended
+//	last now=SECONDS    the same, of the one that is open, too
+//	fast-stats          prints whose contexts leave every second
 //	due now=SECONDS     prints when the next flush is due
 //	stats
 //	held                prints how much is held, by how many
@@ -56,6 +60,21 @@ func (s *script) command(t *testing.T, d *datadriven.TestData) string {
 			return fmt.Sprintf("%d series, %d distributions\n", len(f.Series), len(f.Distributions))
 		}
 		return describe(f)
+	case "fast":
+		var names []string
+		for _, arg := range d.CmdArgs {
+			if arg.Key == "of" {
+				names = arg.Vals
+			}
+		}
+		s.a.SetFast(names, at(t, d, "at").Unix())
+		return ""
+	case "second":
+		return describe(aggregate.Flush{Series: s.a.FlushFast(at(t, d, "now"))})
+	case "last":
+		return describe(aggregate.Flush{Series: s.a.FlushLast(at(t, d, "now"))})
+	case "fast-stats":
+		return fmt.Sprintf("%+v\n", s.a.Fast())
 	case "due":
 		return fmt.Sprintln(s.a.Due(at(t, d, "now")).Unix())
 	case "stats":
@@ -80,15 +99,7 @@ func (s *script) create(t *testing.T, d *datadriven.TestData) string {
 	d.MaybeScanArgs(t, "bytes", &o.MaxContextBytes)
 	d.MaybeScanArgs(t, "expiry", &o.CounterExpiry)
 	o.BucketTimestamps = d.HasArg("bucket-timestamps")
-	var fast string
-	if d.MaybeScanArgs(t, "fast", &fast) {
-		o.Interval = func(name string) int64 {
-			if name == fast {
-				return 1
-			}
-			return 0
-		}
-	}
+	d.MaybeScanArgs(t, "fast", &o.FastContexts)
 	s.base = nil
 	for _, arg := range d.CmdArgs {
 		switch arg.Key {
@@ -146,7 +157,13 @@ func at(t *testing.T, d *datadriven.TestData, key string) time.Time {
 
 func describe(f aggregate.Flush) string {
 	var out strings.Builder
-	for _, s := range f.Series {
+	for i, s := range slices.Concat(f.Series, f.Doubled, f.Fast) {
+		switch {
+		case i >= len(f.Series)+len(f.Doubled):
+			out.WriteString("fast: ")
+		case i >= len(f.Series):
+			out.WriteString("doubled: ")
+		}
 		fmt.Fprintf(&out, "%s{%s} %s/%ds", s.Name, s.Tags, s.Type, s.Interval)
 		if s.Host != "node" {
 			fmt.Fprintf(&out, " host=%q", s.Host)

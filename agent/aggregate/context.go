@@ -42,7 +42,7 @@ func kindOf(t Type) kind {
 // first: it lies in one or two lines of the processor's cache.
 type Context struct {
 	current  bucket // the newest; its interval is 0 until there is one
-	interval int64  // seconds a bucket is wide; a property of the metric
+	interval int64  // seconds a bucket is wide: 10, or 1 of a twin
 	seen     int64  // second of the newest sample
 	samples  uint64 // since the context was made
 	counted  int64  // second of the newest bucketed counter sample: where zeros start to end
@@ -50,6 +50,7 @@ type Context struct {
 	timer    bool // a ms sample was seen: values are milliseconds
 	counting bool // counters: a bucketed sample was seen, zeros follow
 	dead     bool
+	twin     *Context // of one second, that leaves besides; nil for most
 
 	next   int64 // when counting: start of the next bucket to emit
 	older  []bucket
@@ -60,6 +61,9 @@ type Context struct {
 	host   string
 	device string
 	tags   metric.Tags // canonical; shared with every series emitted
+
+	fast  *fastMetric // that c belongs to; nil for most
+	since int64       // of a twin: the bucket from which on it has all that its context has
 
 	by       string // who sent what SentBy was told last
 	switched int64  // second at which that was another than before; 0 for never
@@ -156,7 +160,8 @@ func (a *Aggregator) Context(s *Sample) (*Context, error) {
 	c := a.newContext(key, s, base)
 	c.size = size
 	a.hold(c, o)
-	a.lane(c.interval).add(c)
+	a.slow.add(c)
+	a.enterFast(c, kindOf(s.Type))
 	return c, nil
 }
 
@@ -200,7 +205,7 @@ func (s *Sample) identitySize() int {
 }
 
 func (a *Aggregator) newContext(key uint64, s *Sample, base *TagSet) *Context {
-	c := &Context{key: key, name: a.names.valid(s.Name), host: a.o.Host}
+	c := &Context{key: key, name: a.names.valid(s.Name), host: a.o.Host, interval: DefaultInterval}
 	if s.HasHost {
 		c.host = a.names.valid(s.Host)
 	}
@@ -216,12 +221,6 @@ func (a *Aggregator) newContext(key uint64, s *Sample, base *TagSet) *Context {
 	c.tags = base.tags
 	if len(sent) > 0 {
 		c.tags = base.tags.Union(sent...)
-	}
-	c.interval = DefaultInterval
-	if a.o.Interval != nil {
-		if n := a.o.Interval(c.name); n > 0 {
-			c.interval = n
-		}
 	}
 	return c
 }

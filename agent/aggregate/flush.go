@@ -1,9 +1,6 @@
 package aggregate
 
 import (
-	"iter"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/cespare/xxhash/v2"
@@ -11,79 +8,14 @@ import (
 	"kelpie.dev/kelpie/metric"
 )
 
-// Stats describes an Aggregator's content.
-type Stats struct {
-	Contexts  int    // live contexts
-	NotFinite uint64 // points not emitted because their value overflowed
-}
-
-// ContextStats describes one live context.
-type ContextStats struct {
-	Name    string      `json:"name"`
-	Tags    metric.Tags `json:"tags"`
-	Samples uint64      `json:"samples"` // since the context was made
-}
-
-// Total is the sum over several live contexts.
-type Total struct {
-	Contexts int    `json:"contexts"`
-	Samples  uint64 `json:"samples"` // since each context was made
-}
-
-// Stats returns how much a holds.
-func (a *Aggregator) Stats() Stats { return Stats{Contexts: len(a.contexts), NotFinite: a.notFinite} }
-
-// Top returns the n live contexts with the most samples, most first. Those
-// whose name starts with without, if that is not empty, are summed up instead.
-func (a *Aggregator) Top(n int, without string) (_ []ContextStats, left Total) {
-	var top []*Context
-	for c := range a.live() {
-		if without != "" && strings.HasPrefix(c.name, without) {
-			left.Contexts++
-			left.Samples += c.samples
-			continue
-		}
-		if len(top) == n && c.samples <= top[n-1].samples {
-			continue
-		}
-		i, _ := slices.BinarySearchFunc(top, c, func(have, c *Context) int {
-			if have.samples >= c.samples {
-				return -1
-			}
-			return 1
-		})
-		top = slices.Insert(top, i, c)
-		top = top[:min(len(top), n)]
-	}
-	out := make([]ContextStats, len(top))
-	for i, c := range top {
-		out[i] = ContextStats{Name: c.name, Tags: c.tags, Samples: c.samples}
-	}
-	return out, left
-}
-
-// live iterates over the live contexts.
-func (a *Aggregator) live() iter.Seq[*Context] {
-	return func(yield func(*Context) bool) {
-		for _, l := range a.lanes {
-			for _, c := range l.order {
-				if !yield(c) {
-					return
-				}
-			}
-		}
-	}
-}
-
-// Due returns when Flush should be called next: at the end of the open bucket,
-// or sooner when timestamped samples wait.
+// Due returns when Flush or FlushFast should be called next: at the end of the
+// open bucket or, with a fast lane, second; or sooner when timestamped samples
+// wait.
 func (a *Aggregator) Due(now time.Time) time.Time {
 	sec := now.Unix()
 	due := sec - sec%DefaultInterval + DefaultInterval
-	for _, l := range a.lanes {
-		if len(l.order) > 0 {
-			due = min(due, sec-sec%l.interval+l.interval)
-		}
+	if a.fast.twins > 0 {
+		due = sec + metric.FastInterval
 	}
 	if len(a.pending) >= timestampedFlush {
 		return now
@@ -99,41 +31,44 @@ const maxSeries = 8
 
 // A Flush is what the buckets that have ended hold.
 type Flush struct {
-	Series        []metric.Series
+	Series        []metric.Series // but for those of Doubled
 	Distributions []metric.Distribution
+	Doubled       []metric.Series // that say, in buckets of 10 s, what FlushFast said every second
+	Fast          []metric.Series // as FlushFast's, when the clock went back
 }
 
 // Flush returns every bucket that has ended by now, in the order in which the
-// contexts of an interval were made, points in ascending time; then it forgets
-// the contexts that have been silent for too long. The tags of the series are
-// shared and must not be modified. A clock that went back by more than a
-// bucket ends the buckets that now lie in the future.
+// contexts were made, points in ascending time; then it forgets the contexts
+// that have been silent for too long. The tags of the series are shared and must
+// not be modified. A clock that went back by more than a bucket ends the buckets
+// that now lie in the future.
 func (a *Aggregator) Flush(now time.Time) Flush {
 	sec := now.Unix()
 	back := sec < a.flushed-DefaultInterval
 	if back || sec > a.flushed {
 		a.flushed = sec
 	}
+	ended := back || sec >= a.slow.due
 	room := 0
-	for _, l := range a.lanes {
-		if back || sec >= l.due {
-			room += max(len(l.order), min(l.emitted, maxSeries*len(l.order)))
-		}
+	if ended {
+		room = a.slow.room()
 	}
 	out := make([]metric.Series, 0, room+len(a.pending))
 	e := emitter{a: a, out: append(out, a.pending...), points: make([]metric.Point, 0, room)}
 	a.pending = nil
-	for _, l := range a.lanes {
-		if back || sec >= l.due {
-			e.lane(l, sec, back)
-		}
+	if ended {
+		e.slow(&a.slow, sec, back)
 	}
-	return Flush{Series: e.out, Distributions: e.distributions}
+	f := Flush{Series: e.out, Distributions: e.distributions, Doubled: e.doubled}
+	if back {
+		f.Fast = a.turnBack(sec)
+	}
+	return f
 }
 
-// lane emits what has ended of l, and forgets what has been silent.
-func (e *emitter) lane(l *lane, now int64, back bool) {
-	l.due = now - now%l.interval + l.interval
+// slow emits what has ended of l, and forgets what has been silent.
+func (e *emitter) slow(l *lane, now int64, back bool) {
+	l.due = now - now%DefaultInterval + DefaultInterval
 	before := len(e.out)
 	kept := l.order[:0]
 	for _, c := range l.order {
@@ -145,11 +80,11 @@ func (e *emitter) lane(l *lane, now int64, back bool) {
 		kept = append(kept, c)
 	}
 	clear(l.order[len(kept):])
-	l.order, l.emitted = kept, len(e.out)-before
+	l.order, l.emitted = kept, len(e.out)+len(e.doubled)-before
 }
 
 func (a *Aggregator) expired(c *Context, now int64) bool {
-	if !c.idle() {
+	if !c.idle() || c.twin != nil && !c.twin.idle() {
 		return false
 	}
 	limit := c.seen + a.o.ContextExpiry
@@ -163,6 +98,7 @@ func (a *Aggregator) expired(c *Context, now int64) bool {
 type emitter struct {
 	a             *Aggregator
 	out           []metric.Series
+	doubled       []metric.Series
 	distributions []metric.Distribution
 	points        []metric.Point // backing of the series' points, to allocate once
 	closed        []bucket       // of one context
@@ -177,9 +113,9 @@ func (e *emitter) context(c *Context, now int64, back bool) {
 	case kindCounter:
 		e.counter(c, closed, now)
 	case kindGauge:
-		e.add(c.series("", metric.Gauge), closed, func(b *bucket) float64 { return b.value })
+		e.add(c, c.series("", metric.Gauge), closed, func(b *bucket) float64 { return b.value })
 	case kindSet:
-		e.add(c.series("", metric.Gauge), closed, func(b *bucket) float64 { return float64(len(b.set)) })
+		e.add(c, c.series("", metric.Gauge), closed, func(b *bucket) float64 { return float64(len(b.set)) })
 	case kindHistogram:
 		e.histogram(c, closed)
 	case kindSketch:
@@ -236,7 +172,7 @@ func (e *emitter) counter(c *Context, closed []bucket, now int64) {
 		e.point(c.next, 0)
 		c.next += c.interval
 	}
-	e.emit(c.series("", metric.Rate), from)
+	e.emit(c, c.series("", metric.Rate), from)
 }
 
 func (e *emitter) histogram(c *Context, closed []bucket) {
@@ -248,41 +184,52 @@ func (e *emitter) histogram(c *Context, closed []bucket) {
 		s := c.series("."+name, metric.Gauge)
 		switch name {
 		case "max":
-			e.add(s, closed, func(b *bucket) float64 { return b.hist.max })
+			e.add(c, s, closed, func(b *bucket) float64 { return b.hist.max })
 		case "min":
-			e.add(s, closed, func(b *bucket) float64 { return b.hist.min })
+			e.add(c, s, closed, func(b *bucket) float64 { return b.hist.min })
 		case "median":
-			e.add(s, closed, func(b *bucket) float64 { return b.hist.median() })
+			e.add(c, s, closed, func(b *bucket) float64 { return b.hist.median() })
 		case "avg":
-			e.add(s, closed, func(b *bucket) float64 { return b.hist.sum.sum / b.hist.weight })
+			e.add(c, s, closed, func(b *bucket) float64 { return b.hist.sum.sum / b.hist.weight })
 		case "sum":
-			e.add(s, closed, func(b *bucket) float64 { return b.hist.sum.sum })
+			e.add(c, s, closed, func(b *bucket) float64 { return b.hist.sum.sum })
 		case "count":
 			s.Type, s.Unit = metric.Rate, ""
-			e.add(s, closed, func(b *bucket) float64 { return b.hist.weight / interval })
+			e.add(c, s, closed, func(b *bucket) float64 { return b.hist.weight / interval })
 		}
 	}
 	for _, p := range e.a.percentiles {
-		e.add(c.series(p.suffix, metric.Gauge), closed, func(b *bucket) float64 { return b.hist.percentile(p.p) })
+		e.add(c, c.series(p.suffix, metric.Gauge), closed, func(b *bucket) float64 { return b.hist.percentile(p.p) })
 	}
+	e.a.recycle(closed)
+}
+
+// recycle keeps the histograms of closed buckets for others.
+func (a *Aggregator) recycle(closed []bucket) {
 	for i := range closed {
 		h := closed[i].hist
-		e.a.values -= h.reset()
-		if len(e.a.free) < 1024 {
-			e.a.free = append(e.a.free, h)
+		if h == nil {
+			continue
+		}
+		a.values -= h.reset()
+		if len(a.free) < 1024 {
+			a.free = append(a.free, h)
 		} else {
-			e.a.values -= cap(h.values)
+			a.values -= cap(h.values)
 		}
 	}
 }
 
-// add emits s with one point for each closed bucket.
-func (e *emitter) add(s metric.Series, closed []bucket, value func(*bucket) float64) {
+// add emits s, a series of c's, with one point for each closed bucket.
+func (e *emitter) add(c *Context, s metric.Series, closed []bucket, value func(*bucket) float64) {
+	if !c.leaves(s.Name) {
+		return
+	}
 	from := len(e.points)
 	for i := range closed {
 		e.point(closed[i].start, value(&closed[i]))
 	}
-	e.emit(s, from)
+	e.emit(c, s, from)
 }
 
 func (e *emitter) point(start int64, value float64) {
@@ -293,13 +240,26 @@ func (e *emitter) point(start int64, value float64) {
 	e.points = append(e.points, metric.Point{Time: start, Value: value})
 }
 
-// emit gives s the points collected since from.
-func (e *emitter) emit(s metric.Series, from int) {
+// emit gives s, a series of c's, the points collected since from. Those that
+// c's twin has told already go apart.
+func (e *emitter) emit(c *Context, s metric.Series, from int) {
 	if len(e.points) == from {
 		return
 	}
-	s.Points = e.points[from:len(e.points):len(e.points)]
-	e.out = append(e.out, s)
+	points := e.points[from:len(e.points):len(e.points)]
+	alone := len(points)
+	if c.twin != nil && c.twin.leaves(s.Name) {
+		alone = 0
+		for alone < len(points) && !c.twin.covers(points[alone].Time) {
+			alone++
+		}
+	}
+	if s.Points = points[:alone:alone]; alone > 0 {
+		e.out = append(e.out, s)
+	}
+	if s.Points = points[alone:]; alone < len(points) {
+		e.doubled = append(e.doubled, s)
+	}
 }
 
 // series returns c's series without points. Timer values carry their unit.

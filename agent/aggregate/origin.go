@@ -62,6 +62,7 @@ func (a *Aggregator) hold(c *Context, o *originState) {
 // release takes a context that is forgotten off its origin's account.
 func (a *Aggregator) release(c *Context) {
 	c.dead = true
+	a.leaveFast(c)
 	delete(a.contexts, c.key)
 	a.bytes -= c.size
 	for o := c.origin; o != nil; o = o.within {

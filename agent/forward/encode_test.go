@@ -61,7 +61,7 @@ func TestEncodeAtTheBound(t *testing.T) {
 			bounds := routes[kindSeries]
 			bounds.maxBody = limit
 			b := Batch{Series: series}
-			l := b.lists(0, "")[kindSeries]
+			l := seriesList(everyone, b.Series)
 			l.bounds = &bounds
 			_, dropped, err := e.encode(l, func(p *payloadItem) { sizes = append(sizes, len(p.body)) })
 			if err != nil {
@@ -91,7 +91,7 @@ func random(noise *rand.Rand, n int) string {
 func checkEncode(t *rapid.T, e *encoder, r *route, series []metric.Series) {
 	var out []metric.Series
 	b := Batch{Series: series}
-	l := b.lists(0, "")[kindSeries]
+	l := seriesList(everyone, b.Series)
 	l.bounds = r
 	tooLarge, items, err := e.encode(l, func(p *payloadItem) {
 		raw, err := decompress(p.body, p.encoding, MaxUncompressed)
@@ -256,7 +256,7 @@ func BenchmarkEncode(b *testing.B) {
 				payloads, size := 0, 0
 				for b.Loop() {
 					payloads, size = 0, 0
-					_, _, err := e.encode(batch.lists(0, "")[kindSeries], func(p *payloadItem) { payloads++; size += len(p.body) })
+					_, _, err := e.encode(seriesList(everyone, batch.Series), func(p *payloadItem) { payloads++; size += len(p.body) })
 					if err != nil {
 						b.Fatal(err)
 					}

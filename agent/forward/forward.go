@@ -59,6 +59,7 @@ type Options struct {
 	BackoffBase  time.Duration // the first wait after a failure is one to two of these; 0 means 2 s
 	BackoffMax   time.Duration // 0 means 64 s
 	DrainTimeout time.Duration // for what is queued at the end; 0 means 2 s
+	FastLane     bool          // ask intakes which metrics they want every second
 
 	Now        func() time.Time      // nil means time.Now
 	Transport  http.RoundTripper     // nil means a transport of its own that honours proxy settings
@@ -185,21 +186,30 @@ func (f *Forwarder) accept(ctx context.Context, in <-chan Batch) error {
 	}
 }
 
-// enqueue hands each payload to every endpoint as soon as it is encoded.
+// enqueue hands each payload to the endpoints that are to get it as soon as it
+// is encoded.
 func (f *Forwarder) enqueue(b *Batch) error {
 	now := f.o.Now()
-	push := func(p *payloadItem) {
-		p.queued = now
-		for _, s := range f.senders {
-			s.push(p)
-		}
-	}
 	for _, l := range b.lists(now.Unix(), f.o.Hostname) {
-		tooLarge, items, err := f.encoder.encode(l, push)
+		var to []*sender
+		for i, s := range f.senders {
+			if l.to.includes(b.Lane, i) {
+				to = append(to, s)
+			}
+		}
+		if len(to) == 0 {
+			continue
+		}
+		tooLarge, items, err := f.encoder.encode(l, func(p *payloadItem) {
+			p.queued = now
+			for _, s := range to {
+				s.push(p)
+			}
+		})
 		if err != nil {
 			return fmt.Errorf("encode %s: %w", l.kind, err)
 		}
-		for _, s := range f.senders {
+		for _, s := range to {
 			if items > 0 {
 				s.dropped(l.kind, "item_too_large", tooLarge, 0)
 			}

@@ -17,6 +17,7 @@ type metrics struct {
 	droppedPoints *prometheus.CounterVec
 	droppedItems  *prometheus.CounterVec
 	spoolErrors   *prometheus.CounterVec
+	fastLane      *prometheus.CounterVec
 	registerer    prometheus.Registerer
 }
 
@@ -33,13 +34,14 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		droppedPoints: counter("dropped_points_total", "Points that will never be delivered, by reason.", "kind", "reason"),
 		droppedItems:  counter("dropped_payloads_total", "Payloads that will never be delivered, by reason.", "kind", "reason"),
 		spoolErrors:   counter("spool_errors_total", "Attempts to use the spool's directory that failed."),
+		fastLane:      counter("fast_lane_malformed_total", "Answers of the intake whose list of metrics to send every second could not be read."),
 		registerer:    r,
 	}
 	if r == nil {
 		return m, nil
 	}
 	var errs []error
-	for _, c := range []prometheus.Collector{m.requests, m.retries, m.delivered, m.deliveredItem, m.droppedPoints, m.droppedItems, m.spoolErrors} {
+	for _, c := range []prometheus.Collector{m.requests, m.retries, m.delivered, m.deliveredItem, m.droppedPoints, m.droppedItems, m.spoolErrors, m.fastLane} {
 		errs = append(errs, r.Register(c))
 	}
 	return m, errors.Join(errs...)
@@ -83,6 +85,8 @@ func (m *senderMetrics) request(k kind, code string) {
 }
 
 func (m *senderMetrics) retry(k kind) { m.all.retries.WithLabelValues(m.endpoint, k.String()).Inc() }
+
+func (m *senderMetrics) malformedOffer() { m.all.fastLane.WithLabelValues(m.endpoint).Inc() }
 
 func (m *senderMetrics) delivered(f file) {
 	m.all.delivered.WithLabelValues(m.endpoint, f.kind.String()).Add(float64(f.points))

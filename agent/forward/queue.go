@@ -189,6 +189,16 @@ func (q *queue) takeMemory() (out []*entry) {
 	}
 }
 
+// behind is how long the oldest payload of a kind has waited at now.
+func (q *queue) behind(k kind, now time.Time) time.Duration {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.lists[k]) == 0 {
+		return 0
+	}
+	return now.Sub(time.Unix(0, q.lists[k][0].file.at))
+}
+
 // depth is how much waits.
 type depth struct {
 	payloads  int       // in memory and on disk

@@ -9,7 +9,10 @@ import (
 // keeps nothing of it once it has been encoded. Points, events and checks are
 // told apart in counts by their kind; an event or a check counts as one point.
 type Batch struct {
-	Series        []metric.Series
+	Fast          []metric.Series // of one second, for those who get them by Lane
+	Series        []metric.Series // for all
+	Doubled       []metric.Series // for those who do not get Fast, which says the same
+	Lane          Lane            // in force at the time of all points of Fast and Doubled
 	Distributions []metric.Distribution
 	Events        []metric.Event
 	Checks        []metric.ServiceCheck
@@ -58,9 +61,24 @@ var routes = [kinds]route{
 
 func (k kind) String() string { return routes[k].name }
 
+// audience is the endpoints that get a list.
+type audience uint8
+
+const (
+	everyone audience = iota
+	whoGetsSeconds
+	whoGetsTens
+)
+
+// includes reports whether the i-th endpoint is among a.
+func (a audience) includes(l Lane, i int) bool {
+	return a == everyone || l.gets(i) == (a == whoGetsSeconds)
+}
+
 // list is items of one kind, as the encoder sees them. A body is the items in
 // order, then end.
 type list struct {
+	to     audience
 	kind   kind
 	bounds *route
 	n      int
@@ -78,11 +96,7 @@ var sketchesEnd = payload.AppendSketches(nil, nil)
 // that have none, host the name of their sender.
 func (b *Batch) lists(now int64, host string) []list {
 	events := payload.GroupEvents(b.Events)
-	return []list{{
-		kind: kindSeries, bounds: &routes[kindSeries], n: len(b.Series),
-		points: func(i int) int { return len(b.Series[i].Points) },
-		item:   func(dst []byte, i int, _ bool) []byte { return payload.AppendV2(dst, b.Series[i:i+1]) },
-	}, {
+	return []list{seriesList(whoGetsSeconds, b.Fast), seriesList(everyone, b.Series), seriesList(whoGetsTens, b.Doubled), {
 		kind: kindSketches, bounds: &routes[kindSketches], n: len(b.Distributions), end: sketchesEnd,
 		points: func(i int) int { return len(b.Distributions[i].Points) },
 		item: func(dst []byte, i int, _ bool) []byte {
@@ -112,4 +126,12 @@ func (b *Batch) lists(now int64, host string) []list {
 			return payload.AppendEvent(dst, &e, previous)
 		},
 	}}
+}
+
+func seriesList(to audience, series []metric.Series) list {
+	return list{
+		to: to, kind: kindSeries, bounds: &routes[kindSeries], n: len(series),
+		points: func(i int) int { return len(series[i].Points) },
+		item:   func(dst []byte, i int, _ bool) []byte { return payload.AppendV2(dst, series[i:i+1]) },
+	}
 }

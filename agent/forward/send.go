@@ -12,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"kelpie.dev/kelpie/metric/payload"
 )
 
 // lane delivers one kind of an endpoint's payloads, oldest first, one request
@@ -117,6 +119,11 @@ func (l *lane) post(ctx context.Context, f file, body []byte) error {
 	if f.encoding != "" {
 		h.Set("Content-Encoding", f.encoding)
 	}
+	asks, known := l.o.FastLane && f.kind == kindSeries, ""
+	if asks {
+		known = l.offer.known()
+		h.Set(payload.FastLaneHeader, known)
+	}
 	resp, err := l.client.Do(req)
 	if err != nil {
 		l.metrics.request(l.kind, "error")
@@ -128,9 +135,13 @@ func (l *lane) post(ctx context.Context, f file, body []byte) error {
 	}
 	defer func() { _ = resp.Body.Close() }()
 	l.metrics.request(l.kind, strconv.Itoa(resp.StatusCode))
+	accepted := resp.StatusCode >= 200 && resp.StatusCode < 300
+	if asks && accepted {
+		l.hearOffer(resp, known)
+	}
 	said, _ := io.ReadAll(io.LimitReader(resp.Body, 4096))
 	_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, 64<<10)) // lets the connection be used again
-	if resp.StatusCode >= 200 && resp.StatusCode < 300 {
+	if accepted {
 		return nil
 	}
 	return &requestError{

@@ -26,6 +26,7 @@ type sender struct {
 	log     *slog.Logger
 	dir     string                // of the spool; "" for none
 	spool   atomic.Pointer[spool] // nil while there is none
+	offer   offer                 // of a fast lane
 
 	mu           sync.Mutex // guards all below
 	status       senderStatus

@@ -7,21 +7,22 @@ import (
 
 // Status describes an endpoint to people.
 type Status struct {
-	URL           string       `json:"url"`
-	APIKey        string       `json:"api_key"` // its fingerprint: sha256: and six hex digits
-	Delivered     uint64       `json:"delivered_payloads"`
-	DeliveredPts  uint64       `json:"delivered_points"`
-	DroppedPts    uint64       `json:"dropped_points"`
-	Retries       uint64       `json:"retries"`
-	LastSuccess   *time.Time   `json:"last_success,omitempty"`
-	LastError     string       `json:"last_error,omitempty"` // with its mend
-	LastErrorAt   *time.Time   `json:"last_error_at,omitempty"`
-	Failing       bool         `json:"failing"`        // the newest request of some kind failed
-	QueuePayloads int          `json:"queue_payloads"` // that wait, in memory and on disk
-	QueueBytes    int          `json:"queue_bytes"`    // of those in memory
-	OldestQueued  *time.Time   `json:"oldest_queued,omitempty"`
-	Spool         *SpoolStatus `json:"spool,omitempty"` // nil without one
-	Kinds         []KindStatus `json:"kinds,omitempty"` // those of which something was sent or dropped
+	URL           string          `json:"url"`
+	APIKey        string          `json:"api_key"` // its fingerprint: sha256: and six hex digits
+	Delivered     uint64          `json:"delivered_payloads"`
+	DeliveredPts  uint64          `json:"delivered_points"`
+	DroppedPts    uint64          `json:"dropped_points"`
+	Retries       uint64          `json:"retries"`
+	LastSuccess   *time.Time      `json:"last_success,omitempty"`
+	LastError     string          `json:"last_error,omitempty"` // with its mend
+	LastErrorAt   *time.Time      `json:"last_error_at,omitempty"`
+	Failing       bool            `json:"failing"`        // the newest request of some kind failed
+	QueuePayloads int             `json:"queue_payloads"` // that wait, in memory and on disk
+	QueueBytes    int             `json:"queue_bytes"`    // of those in memory
+	OldestQueued  *time.Time      `json:"oldest_queued,omitempty"`
+	Spool         *SpoolStatus    `json:"spool,omitempty"`     // nil without one
+	FastLane      *FastLaneStatus `json:"fast_lane,omitempty"` // nil of an intake that does not speak of one
+	Kinds         []KindStatus    `json:"kinds,omitempty"`     // those of which something was sent or dropped
 }
 
 // SpoolStatus describes what waits on disk.
@@ -73,6 +74,7 @@ func (s *sender) snapshot() Status {
 	if d.payloads > 0 {
 		st.OldestQueued = &d.oldest
 	}
+	st.FastLane = s.offer.status()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	st.LastSuccess, st.LastError, st.LastErrorAt = s.status.LastSuccess, s.status.LastError, s.status.LastErrorAt

@@ -86,9 +86,19 @@ type Stream struct {
 	known    map[string]struct{}                             // metrics of the lane
 	joined   any                                             // state of the join that standing's series bear
 	missing  []query.Missing                                 // since that changed
+	again    []missed                                        // that could not be read, oldest first
 
 	subscribers int
 }
+
+// missed is what could not be read, and is tried again at a time.
+type missed struct {
+	query.Missing
+	at time.Time
+}
+
+// retryLoad is how long after a failure what a query has missed is read again.
+const retryLoad = 5 * time.Second
 
 // idleUse is a use of a query that ends at until.
 type idleUse struct {
@@ -229,6 +239,9 @@ func (s *Stream) step() (ask []*query.StandingQuery, missing []query.Missing) {
 	s.retire(now)
 	s.follow(now)
 	missing, s.missing = s.missing, nil
+	for len(s.again) > 0 && !s.again[0].at.After(now) {
+		missing, s.again = append(missing, s.again[0].Missing), s.again[1:]
+	}
 	arrived := s.arrived
 	s.arrived = time.Time{}
 	ask = s.standing.Step(now.Unix(), func(q *query.StandingQuery) { s.changed(q, now, arrived) })
@@ -334,6 +347,9 @@ func (s *Stream) load(ctx context.Context, missing []query.Missing) {
 		series, distributions, err := s.read(ctx, m)
 		s.mu.Lock()
 		s.standing.Fill(m, series, distributions, err, s.opts.Now().Unix())
+		if err != nil {
+			s.again = append(s.again, missed{m, s.opts.Now().Add(retryLoad)})
+		}
 		s.mu.Unlock()
 		s.nudge()
 	}

@@ -125,7 +125,7 @@ func (s *Stream) want(ctx context.Context, sub *subscriber, req *vs.WatchRequest
 		}
 	}
 	s.mu.Unlock()
-	s.load(ctx, missing)
+	s.load(context.WithoutCancel(ctx), missing) // others may want what this one asked for
 	s.nudge()
 }
 
