@@ -34,6 +34,8 @@ func (s *Store) append(ctx context.Context, items []item, from arrivals) (err er
 	}
 	s.mu.RLock()
 	defer s.mu.RUnlock()
+	s.snapshots.gate.RLock()
+	defer s.snapshots.gate.RUnlock()
 	defer func() {
 		if r := recover(); r != nil {
 			err = s.crash(r)

@@ -166,6 +166,9 @@ func (s *Store) Stats() Stats {
 	logs := []string{filepath.Join(s.opts.Dir, "tsdb", "wal"), filepath.Join(s.opts.Dir, "tsdb", "wbl")}
 	// Files come and go while it walks: what is gone does not count.
 	_ = filepath.WalkDir(s.opts.Dir, func(path string, d fs.DirEntry, err error) error {
+		if d != nil && d.IsDir() && path == filepath.Join(s.opts.Dir, snapshotsDir) {
+			return fs.SkipDir // largely links to what is counted
+		}
 		size := fileSize(d, err)
 		st.DiskBytes += size
 		for _, dir := range logs {

@@ -152,7 +152,8 @@ type Store struct {
 	limits  *cardinality
 	refs    *contexts
 
-	creating sync.Mutex // held by a batch that has new contexts
+	creating  sync.Mutex // held by a batch that has new contexts
+	snapshots snapshots
 
 	full   atomic.Bool // the disk is below MinFree
 	broken atomic.Bool // a write failed; Run reopens the TSDB
@@ -176,9 +177,13 @@ func Open(o Options) (*Store, error) {
 	if err := os.MkdirAll(o.Dir, 0o750); err != nil {
 		return nil, fmt.Errorf("make data directory: %w (KELPIE_DATA_DIR must be writable by this user)", err)
 	}
-	catalog, err := openCatalog(filepath.Join(o.Dir, "catalog.db"), o.Now().Unix())
+	catalog, err := openCatalog(filepath.Join(o.Dir, catalogFile), o.Now().Unix())
 	if err != nil {
 		return nil, err
+	}
+	// The catalog's lock is held: no restore begins from here on.
+	if err := errors.Join(checkRestored(o.Dir), removeUnfinished(o.Dir)); err != nil {
+		return nil, errors.Join(err, catalog.close())
 	}
 	s := &Store{
 		opts:    o,
@@ -214,7 +219,7 @@ func (s *Store) openDB() error {
 	}
 	s.limits.reset()
 	reg := &unregisterer{inner: s.opts.Registerer}
-	dir := filepath.Join(s.opts.Dir, "tsdb")
+	dir := filepath.Join(s.opts.Dir, tsdbDir)
 	db, err := tsdb.Open(dir, s.log.With("part", "tsdb"), reg, opts, nil)
 	if err != nil {
 		reg.unregisterAll()
