@@ -150,6 +150,7 @@ func (b *backend) handler(st *store.Store, values *stream.Stream) (http.Handler,
 	in.Register(mux)
 	api.Register(mux)
 	values.Register(mux)
+	mux.HandleFunc("POST "+snapshotRoute, b.snapshot(st))
 	mux.HandleFunc("/", notFound)
 	b.status.observe(st, api, values)
 	return instrument(mux, b.reg), nil

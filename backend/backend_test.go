@@ -101,12 +101,17 @@ func (r *running) end(t *testing.T) error {
 
 func (r *running) do(t *testing.T, method, path, body string) (int, string) {
 	t.Helper()
+	return r.doAs(t, "ak", "pk", method, path, body)
+}
+
+func (r *running) doAs(t *testing.T, apiKey, appKey, method, path, body string) (int, string) {
+	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, r.url+path, strings.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}
-	req.Header.Set("DD-API-KEY", "ak")
-	req.Header.Set("DD-APPLICATION-KEY", "pk")
+	req.Header.Set("DD-API-KEY", apiKey)
+	req.Header.Set("DD-APPLICATION-KEY", appKey)
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		t.Fatal(err)

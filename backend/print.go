@@ -24,7 +24,7 @@ func (s *Status) Print(w io.Writer) error {
 		for _, name := range slices.Sorted(maps.Keys(st.RefusedSeries)) {
 			fmt.Fprintf(&b, "  series limit      %s refused %d times\n", name, st.RefusedSeries[name])
 		}
-		fmt.Fprintf(&b, "  disk              %s, %s of it write-ahead log; %s free\n", size(st.DiskBytes), size(st.WALBytes), size(st.FreeBytes))
+		fmt.Fprintf(&b, "  disk              %s, %s of it write-ahead log; %s free\n", Size(st.DiskBytes), Size(st.WALBytes), Size(st.FreeBytes))
 	}
 	if v := s.Stream; v != nil && v.Queries > 0 {
 		fmt.Fprintf(&b, "\nStanding queries\n  queries           %d, reading %d series\n  subscribers       %d\n  fast lane         %d metrics come every second\n",
@@ -54,8 +54,8 @@ func attributes(attrs map[string]string) string {
 	return b.String()
 }
 
-// size is n bytes in the unit in which it is read most easily.
-func size(n int64) string {
+// Size is n bytes in the unit in which it is read most easily.
+func Size(n int64) string {
 	f, units := float64(n), "BKMGTP"
 	for f >= 1024 && len(units) > 1 {
 		f, units = f/1024, units[1:]
