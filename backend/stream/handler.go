@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math"
 	"net/http"
+	"sync"
 	"time"
 
 	"connectrpc.com/connect"
@@ -20,6 +21,8 @@ const (
 	maxMessage = 4 << 20
 	// patience is how long a response may wait for its subscriber to read.
 	patience = 30 * time.Second
+	// lastPatience is the same for what is left to say once the Stream has ended.
+	lastPatience = 500 * time.Millisecond
 )
 
 // Register adds both routes to mux.
@@ -49,19 +52,28 @@ func longLived(next http.Handler) http.Handler {
 			answer.Error(w, http.StatusInternalServerError, "the value stream needs a connection with deadlines: "+err.Error())
 			return
 		}
-		// The past as a deadline ends a read under way.
-		interrupt := func() { _ = rc.SetReadDeadline(time.Unix(1, 0)) }
-		next.ServeHTTP(&patient{ResponseWriter: w, rc: rc}, r.WithContext(context.WithValue(r.Context(), interruptKey{}, interrupt)))
+		p := &patient{ResponseWriter: w, rc: rc}
+		next.ServeHTTP(p, r.WithContext(context.WithValue(r.Context(), patientKey{}, p)))
 	})
 }
 
-// interruptKey is the context key of a function that ends the reading of the
-// request's body.
-type interruptKey struct{}
+// patientKey is the context key of the request's patient.
+type patientKey struct{}
 
+// interrupt ends the reading of the request's body.
 func interrupt(ctx context.Context) {
-	if f, ok := ctx.Value(interruptKey{}).(func()); ok {
-		f()
+	if p, ok := ctx.Value(patientKey{}).(*patient); ok {
+		_ = p.rc.SetReadDeadline(time.Unix(1, 0)) // the past ends a read under way
+	}
+}
+
+// hurry leaves the request lastPatience to write, also what it is writing.
+func hurry(ctx context.Context) {
+	if p, ok := ctx.Value(patientKey{}).(*patient); ok {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.end = time.Now().Add(lastPatience)
+		_ = p.rc.SetWriteDeadline(p.end)
 	}
 }
 
@@ -69,14 +81,27 @@ func interrupt(ctx context.Context) {
 type patient struct {
 	http.ResponseWriter
 	rc *http.ResponseController
+
+	mu  sync.Mutex // guards end, and deadlines that depend on it
+	end time.Time  // of all writing; zero while there is none
 }
 
 // Write implements http.ResponseWriter.
 func (p *patient) Write(b []byte) (int, error) {
-	if err := p.rc.SetWriteDeadline(time.Now().Add(patience)); err != nil {
+	if err := p.allow(); err != nil {
 		return 0, err
 	}
 	return p.ResponseWriter.Write(b)
+}
+
+// allow sets the time of the next write.
+func (p *patient) allow() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.end.IsZero() {
+		return nil
+	}
+	return p.rc.SetWriteDeadline(time.Now().Add(patience))
 }
 
 // Flush implements http.Flusher. A connection that is gone shows at the next write.
