@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -31,8 +32,9 @@ import (
 // Deps are what the backend is given by the program around it.
 type Deps struct {
 	Version  string
-	Log      *slog.Logger // nil discards
-	Listener net.Listener // nil listens on Config.Listen; Run closes it
+	Log      *slog.Logger     // nil discards
+	Listener net.Listener     // nil listens on Config.Listen; Run closes it
+	Reload   <-chan os.Signal // has Config.LimitsFile read at once; nil never
 }
 
 // Run runs the backend until ctx ends or a part fails. On its way out it lets
@@ -51,8 +53,12 @@ func Run(ctx context.Context, cfg Config, deps Deps) error {
 	errs := newRecent(deps.Log.Handler())
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	b := &backend{cfg: cfg, keys: keys, deps: deps, log: slog.New(errs), reg: reg}
-	b.status = newStatus(deps.Version, errs)
+	limits, cfg, err := openLimits(cfg, reg, slog.New(errs))
+	if err != nil {
+		return err
+	}
+	b := &backend{cfg: cfg, keys: keys, limits: limits, deps: deps, log: slog.New(errs), reg: reg}
+	b.status = newStatus(deps.Version, errs, limits)
 
 	hs := health.New(health.Options{
 		Addr: cfg.Health, Role: "backend", Version: deps.Version, Registry: reg,
@@ -72,6 +78,7 @@ func Run(ctx context.Context, cfg Config, deps Deps) error {
 type backend struct {
 	cfg    Config
 	keys   *auth.Checker
+	limits *limitsFile // nil without one
 	deps   Deps
 	log    *slog.Logger
 	reg    *prometheus.Registry
@@ -115,6 +122,7 @@ func (b *backend) run(ctx context.Context) (err error) {
 	keepCtx, stopKeeping := context.WithCancel(context.WithoutCancel(ctx))
 	g.Go(func() error { return st.Run(keepCtx) })
 	g.Go(func() error { return b.status.meter(keepCtx) })
+	g.Go(func() error { return b.limits.run(keepCtx, b.deps.Reload) })
 	g.Go(func() error { return values.Run(gctx) })
 	g.Go(func() error {
 		defer stopKeeping()
@@ -153,6 +161,11 @@ func (b *backend) handler(st *store.Store, values *stream.Stream) (http.Handler,
 	mux.HandleFunc("POST "+snapshotRoute, b.snapshot(st))
 	mux.HandleFunc("/", notFound)
 	b.status.observe(st, api, values)
+	b.limits.follow(func(cfg Config) error {
+		api.SetSlow(cfg.SlowQuery)
+		values.SetMaxMetrics(cfg.FastLane)
+		return st.SetLimits(cfg.storeLimits())
+	})
 	return instrument(mux, b.reg), nil
 }
 

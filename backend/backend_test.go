@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"os/exec"
 	"strings"
 	"sync"
@@ -28,6 +29,7 @@ type running struct {
 	url, health string
 	stop        context.CancelFunc
 	done        chan error
+	reload      chan os.Signal
 }
 
 // listen returns a listener on a free port of this machine.
@@ -57,8 +59,8 @@ func start(t *testing.T, dir string, vars map[string]string) *running {
 	}
 	cfg.Health = healthAddr
 	ctx, cancel := context.WithCancel(t.Context())
-	r := &running{url: "http://" + ln.Addr().String(), health: healthAddr, stop: cancel, done: make(chan error, 1)}
-	go func() { r.done <- Run(ctx, cfg, Deps{Version: "test", Listener: ln}) }()
+	r := &running{url: "http://" + ln.Addr().String(), health: healthAddr, stop: cancel, done: make(chan error, 1), reload: make(chan os.Signal)}
+	go func() { r.done <- Run(ctx, cfg, Deps{Version: "test", Listener: ln, Reload: r.reload}) }()
 	t.Cleanup(func() {
 		cancel()
 		http.DefaultClient.CloseIdleConnections()

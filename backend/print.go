@@ -21,14 +21,20 @@ func (s *Status) Print(w io.Writer) error {
 		for _, reason := range slices.Sorted(maps.Keys(st.Refused)) {
 			fmt.Fprintf(&b, "  points refused    %d (%.1f/s) %s\n", st.Refused[reason], s.RefusedPerSecond[reason], reason)
 		}
-		for _, name := range slices.Sorted(maps.Keys(st.RefusedSeries)) {
-			fmt.Fprintf(&b, "  series limit      %s refused %d times\n", name, st.RefusedSeries[name])
-		}
+		printRefused(&b, "series limit", st.RefusedSeries)
+		printRefused(&b, "total limit", st.RefusedTotal)
+		printRefused(&b, "name limit", st.RefusedNames)
 		fmt.Fprintf(&b, "  disk              %s, %s of it write-ahead log; %s free\n", Size(st.DiskBytes), Size(st.WALBytes), Size(st.FreeBytes))
 	}
 	if v := s.Stream; v != nil && v.Queries > 0 {
 		fmt.Fprintf(&b, "\nStanding queries\n  queries           %d, reading %d series\n  subscribers       %d\n  fast lane         %d metrics come every second\n",
 			v.Queries, v.Contexts, v.Subscribers, v.FastMetrics)
+	}
+	if l := s.Limits; l != nil {
+		fmt.Fprintf(&b, "\nLimits\n  file              %s, read %s\n", l.File, l.Read.Format(time.DateTime))
+		if l.Error != "" {
+			fmt.Fprintf(&b, "  not in force      %s\n", l.Error)
+		}
 	}
 	if len(s.SlowestQueries) > 0 {
 		b.WriteString("\nSlowest queries of the last hour\n")
@@ -44,6 +50,13 @@ func (s *Status) Print(w io.Writer) error {
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// printRefused lists what a limit refused, by metric name.
+func printRefused(b *strings.Builder, limit string, refused map[string]uint64) {
+	for _, name := range slices.Sorted(maps.Keys(refused)) {
+		fmt.Fprintf(b, "  %-17s %s refused %d times\n", limit, name, refused[name])
+	}
 }
 
 func attributes(attrs map[string]string) string {

@@ -97,7 +97,7 @@ func (a *API) Slowest() []SlowQuery {
 func (a *API) noteSlow(resp *payload.QueryResponse, took time.Duration) {
 	q := SlowQuery{Query: resp.Query, Seconds: took.Seconds(), Span: (resp.ToDate - resp.FromDate) / 1000, Series: len(resp.Series), At: a.opts.Now()}
 	a.slow.add(q)
-	if took >= a.opts.Slow {
+	if took >= time.Duration(a.slowAfter.Load()) {
 		a.opts.Log.Warn("slow query", "query", q.Query, "took", took, "span_seconds", q.Span, "series", q.Series)
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"net/http"
 	"runtime"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -68,6 +69,8 @@ type API struct {
 	metrics *metrics
 	slots   *semaphore.Weighted
 	slow    slowest
+
+	slowAfter atomic.Int64 // nanoseconds
 }
 
 // patience is how long a request waits for its turn.
@@ -84,16 +87,15 @@ func New(o Options) (*API, error) {
 	if o.Concurrency == 0 {
 		o.Concurrency = 2 * runtime.GOMAXPROCS(0)
 	}
-	if o.Slow == 0 {
-		o.Slow = time.Second
-	}
 	if o.Now == nil {
 		o.Now = time.Now
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	return &API{opts: o, metrics: newMetrics(o.Registerer), slots: semaphore.NewWeighted(int64(o.Concurrency))}, nil
+	a := &API{opts: o, metrics: newMetrics(o.Registerer), slots: semaphore.NewWeighted(int64(o.Concurrency))}
+	a.SetSlow(o.Slow)
+	return a, nil
 }
 
 // Register adds the API's routes to mux.

@@ -183,7 +183,7 @@ func (b *batch) create(unknown []int) error {
 			refs[i], _ = g.GetRef(l, l.Hash())
 		}
 		if refs[i] == 0 {
-			if b.capped[i] = b.overLimit(it.Name, add); b.capped[i] != "" {
+			if b.capped[i] = b.overLimit(&b.items[i], add); b.capped[i] != "" {
 				continue
 			}
 		}

@@ -129,8 +129,8 @@ func (s *Store) Tags(ctx context.Context, name string, since time.Time) (metric.
 		for _, tag := range query.TagsOf(decodeLabels(set.At().Labels())) {
 			seen[tag] = true
 		}
-		if len(seen) > s.opts.MaxSelectSeries {
-			return nil, &LimitError{What: "tags", Limit: s.opts.MaxSelectSeries}
+		if limit := s.bounds.Load().MaxSelectSeries; len(seen) > limit {
+			return nil, &LimitError{What: "tags", Limit: limit}
 		}
 	}
 	if err := set.Err(); err != nil {
@@ -150,7 +150,9 @@ type Stats struct {
 	MetricNames   int               `json:"metric_names"`
 	Accepted      uint64            `json:"points_accepted"`
 	Refused       map[string]uint64 `json:"points_refused,omitempty"`
-	RefusedSeries map[string]uint64 `json:"metrics_at_series_limit,omitempty"`
+	RefusedSeries map[string]uint64 `json:"metrics_at_series_limit,omitempty"` // refused series by metric name
+	RefusedTotal  map[string]uint64 `json:"metrics_at_total_limit,omitempty"`  // those that the limit of the whole store refused
+	RefusedNames  map[string]uint64 `json:"metrics_at_name_limit,omitempty"`   // refused metric names
 	WALBytes      int64             `json:"wal_bytes"`
 	DiskBytes     int64             `json:"disk_bytes"`
 	FreeBytes     int64             `json:"disk_free_bytes"`
@@ -160,8 +162,8 @@ type Stats struct {
 func (s *Store) Stats() Stats {
 	st := Stats{
 		Series: s.liveSeries(), MetricNames: s.catalog.size(),
-		RefusedSeries: s.limits.refusals(),
 	}
+	st.RefusedSeries, st.RefusedTotal, st.RefusedNames = s.limits.refusals()
 	st.Accepted, st.Refused = s.Counts()
 	logs := []string{filepath.Join(s.opts.Dir, "tsdb", "wal"), filepath.Join(s.opts.Dir, "tsdb", "wbl")}
 	// Files come and go while it walks: what is gone does not count.

@@ -36,7 +36,6 @@
 package store
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -113,20 +112,9 @@ func (o *Options) validate() error {
 	if o.Retention < 2*time.Hour {
 		return fmt.Errorf("store: retention %s is too short: expected at least 2h", o.Retention)
 	}
-	if o.RetentionBytes < 0 || o.MaxMetricSeries < 0 || o.MaxSeries < 0 || o.MaxMetricNames < 0 || o.MaxSelectSeries < 0 || o.MaxSelectPoints < 0 {
+	if o.RetentionBytes < 0 {
 		return errors.New("store: limits must not be negative")
 	}
-	if o.MaxSelectSeries == 0 {
-		o.MaxSelectSeries = 100_000
-	}
-	if o.MaxSelectPoints == 0 {
-		o.MaxSelectPoints = 20_000_000
-	}
-	if o.MaxMetricSeries == 0 {
-		o.MaxMetricSeries = 200_000
-	}
-	o.MaxSeries = cmp.Or(o.MaxSeries, defaultMaxSeries)
-	o.MaxMetricNames = cmp.Or(o.MaxMetricNames, defaultMaxMetricNames)
 	if o.MinFree == 0 {
 		o.MinFree = 64 << 20
 	}
@@ -149,6 +137,7 @@ type Store struct {
 	log     *slog.Logger
 	metrics *metrics
 	catalog *catalog
+	bounds  atomic.Pointer[Limits]
 	limits  *cardinality
 	refs    *contexts
 
@@ -174,6 +163,10 @@ func Open(o Options) (*Store, error) {
 	if err := o.validate(); err != nil {
 		return nil, err
 	}
+	limits := o.limits()
+	if err := limits.validate(); err != nil {
+		return nil, err
+	}
 	if err := os.MkdirAll(o.Dir, 0o750); err != nil {
 		return nil, fmt.Errorf("make data directory: %w (KELPIE_DATA_DIR must be writable by this user)", err)
 	}
@@ -192,7 +185,8 @@ func Open(o Options) (*Store, error) {
 		refs:    newContexts(),
 		crashed: make(chan error, 1),
 	}
-	s.limits = newCardinality(o.MaxMetricSeries, o.MaxSeries, o.Log, o.Now)
+	s.bounds.Store(&limits)
+	s.limits = newCardinality(&s.bounds, o.Log, o.Now)
 	s.metrics = newMetrics(o.Registerer, s)
 	if err := s.openDB(); err != nil {
 		return nil, errors.Join(err, catalog.close())

@@ -71,7 +71,10 @@ func run(cmd *cobra.Command, _ []string) error {
 	if err != nil {
 		return err
 	}
-	return backend.Run(cmd.Context(), cfg, backend.Deps{Version: version, Log: log})
+	reload := make(chan os.Signal, 1)
+	signal.Notify(reload, syscall.SIGHUP)
+	defer signal.Stop(reload)
+	return backend.Run(cmd.Context(), cfg, backend.Deps{Version: version, Log: log, Reload: reload})
 }
 
 // newLog returns the log at the level of DD_LOG_LEVEL: debug, info, warn, error.

@@ -178,3 +178,33 @@ func TestUnknownCommand(t *testing.T) {
 		}
 	}
 }
+
+func TestSignalHasLimitsReadAgain(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "limits.yaml")
+	if err := os.WriteFile(path, []byte("maxSeries: 10\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p := launch(t, t.TempDir(), "KELPIE_LIMITS_FILE="+path)
+	if err := os.WriteFile(path, []byte("maxSeries: ten\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	// Sooner than it would look of itself.
+	for deadline := time.Now().Add(4 * time.Second); ; {
+		out, err := p.run("status")
+		if err != nil {
+			t.Fatal(out, err)
+		}
+		if strings.Contains(out, "not in force      KELPIE_LIMITS_FILE") {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the limits are not read again:\n%s", out)
+		}
+	}
+	if err := p.end(t, syscall.SIGTERM); err != nil {
+		t.Errorf("%v\n%s", err, p.log.String())
+	}
+}
