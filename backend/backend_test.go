@@ -44,6 +44,14 @@ func listen(t *testing.T) net.Listener {
 
 func start(t *testing.T, dir string, vars map[string]string) *running {
 	t.Helper()
+	r := begin(t, dir, vars)
+	r.waitReady(t)
+	return r
+}
+
+// begin is start for a backend that may not take data yet.
+func begin(t *testing.T, dir string, vars map[string]string) *running {
+	t.Helper()
 	ln, hl := listen(t), listen(t)
 	healthAddr := hl.Addr().String()
 	if err := hl.Close(); err != nil { // Run listens there itself
@@ -65,16 +73,21 @@ func start(t *testing.T, dir string, vars map[string]string) *running {
 		cancel()
 		http.DefaultClient.CloseIdleConnections()
 	})
-	r.waitReady(t)
 	return r
 }
 
 func (r *running) waitReady(t *testing.T) {
 	t.Helper()
+	r.waitFor(t, "ok")
+}
+
+// waitFor waits until the backend says of itself that it is ready, or why not.
+func (r *running) waitFor(t *testing.T, want string) {
+	t.Helper()
 	for deadline := time.Now().Add(30 * time.Second); ; {
 		var h health.Health
 		err := health.Fetch(t.Context(), r.health, "/health", &h)
-		if err == nil {
+		if strings.Contains(h.Ready, want) && errors.Is(err, health.ErrUnhealthy) == (want != "ok") {
 			return
 		}
 		select {
@@ -83,7 +96,7 @@ func (r *running) waitReady(t *testing.T) {
 		case <-time.After(20 * time.Millisecond):
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("not ready: %v", err)
+			t.Fatalf("ready is %q, want %q: %v", h.Ready, want, err)
 		}
 	}
 }
@@ -220,6 +233,7 @@ func TestRequestsUnderWayFinishAtShutdown(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.stop()
+	b.waitFor(t, "shutting down") // nobody is to send more
 	if _, err := pw.Write([]byte(`[]}`)); err != nil {
 		t.Fatal(err)
 	}
