@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -86,7 +87,7 @@ type sender struct {
 
 const senders = 6
 
-func (s *sender) request(url string, p parcel) (*http.Request, error) {
+func (s *sender) request(ctx context.Context, url string, p parcel) (*http.Request, error) {
 	kind, path, body := "application/json", "/api/v1/series", []byte(nil)
 	switch s.number % 3 {
 	case 0:
@@ -100,7 +101,7 @@ func (s *sender) request(url string, p parcel) (*http.Request, error) {
 		}
 		body = append(append([]byte(`{"series":[`), b.Bytes()[1:]...), "]}"...)
 	}
-	req, err := http.NewRequest(http.MethodPost, url+path, bytes.NewReader(s.zw.EncodeAll(body, nil)))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url+path, bytes.NewReader(s.zw.EncodeAll(body, nil)))
 	if err != nil {
 		return nil, err
 	}
@@ -110,14 +111,15 @@ func (s *sender) request(url string, p parcel) (*http.Request, error) {
 	return req, nil
 }
 
-// send sends parcels until the backend does not answer any more.
-func (s *sender) send(url string, p parcel) error {
+// send sends parcels until the backend does not answer any more, or ctx ends: its
+// port may be another's by then.
+func (s *sender) send(ctx context.Context, url string, p parcel) error {
 	client := &http.Client{Transport: &http.Transport{}}
 	defer client.CloseIdleConnections()
 	for {
 		p.sender, p.number = s.number, s.next
 		s.next++
-		req, err := s.request(url, p)
+		req, err := s.request(ctx, url, p)
 		if err != nil {
 			return err
 		}
@@ -128,6 +130,8 @@ func (s *sender) send(url string, p parcel) error {
 		_, err = io.Copy(io.Discard, resp.Body)
 		_ = resp.Body.Close()
 		switch {
+		case ctx.Err() != nil:
+			return nil
 		case resp.StatusCode != http.StatusAccepted:
 			return errors.New(resp.Status)
 		case err != nil:
@@ -160,9 +164,10 @@ func TestKillNineUnderLoad(t *testing.T) {
 		}
 		p := launch(t, dir, "KELPIE_MIN_FREE_BYTES=-1")
 		var wg sync.WaitGroup
+		ctx, stop := context.WithCancel(t.Context())
 		for _, s := range all {
 			wg.Go(func() {
-				if err := s.send(p.url, parcel{epoch: round / 5, base: base}); err != nil {
+				if err := s.send(ctx, p.url, parcel{epoch: round / 5, base: base}); err != nil {
 					t.Error(err)
 				}
 			})
@@ -172,6 +177,7 @@ func TestKillNineUnderLoad(t *testing.T) {
 		if err := p.end(t, syscall.SIGKILL); err == nil {
 			t.Error("the backend ended of itself")
 		}
+		stop()
 		wg.Wait()
 		if t.Failed() {
 			t.Fatalf("round %d\n%s", round, p.log.String())

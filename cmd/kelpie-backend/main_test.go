@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/http"
 	"os"
@@ -43,11 +44,29 @@ type process struct {
 	cmd         *exec.Cmd
 	vars        []string // its environment
 	url, health string
-	log         strings.Builder // to be read once it has ended
+	ended       chan struct{}   // closed when it has
+	err         error           // how it ended, then
+	log         strings.Builder // then
 }
 
 // launch starts the program on dir and waits until it takes data.
 func launch(t *testing.T, dir string, vars ...string) *process {
+	t.Helper()
+	for {
+		p := launchOnce(t, dir, vars...)
+		err := p.waitReady(t)
+		if err == nil {
+			return p
+		}
+		_ = p.end(t, syscall.SIGKILL)
+		// Between its choice and its use anybody may take a port.
+		if !strings.Contains(p.log.String(), "address already in use") {
+			t.Fatalf("not ready: %v\n%s", err, p.log.String())
+		}
+	}
+}
+
+func launchOnce(t *testing.T, dir string, vars ...string) *process {
 	t.Helper()
 	path, err := binary()
 	if err != nil {
@@ -58,15 +77,18 @@ func launch(t *testing.T, dir string, vars ...string) *process {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &process{cmd: exec.Command(path), url: "http://" + listen, health: healthAddr}
+	p := &process{cmd: exec.Command(path), url: "http://" + listen, health: healthAddr, ended: make(chan struct{})}
 	p.vars = append([]string{"DD_API_KEY=ak", "DD_APP_KEY=pk", "KELPIE_DATA_DIR=" + dir, "KELPIE_LISTEN=" + listen, "DD_HEALTH_PORT=" + healthPort}, vars...)
 	p.cmd.Env = p.vars
 	p.cmd.Stderr = &p.log
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = p.cmd.Process.Kill() })
-	p.waitReady(t)
+	go func() {
+		p.err = p.cmd.Wait()
+		close(p.ended)
+	}()
+	t.Cleanup(func() { _ = p.end(t, syscall.SIGKILL) })
 	return p
 }
 
@@ -80,7 +102,7 @@ func freeAddr(t *testing.T) string {
 	return ln.Addr().String()
 }
 
-func (p *process) waitReady(t *testing.T) {
+func (p *process) waitReady(t *testing.T) error {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	defer cancel()
@@ -90,13 +112,14 @@ func (p *process) waitReady(t *testing.T) {
 		var h health.Health
 		err := health.Fetch(ctx, p.health, "/health", &h)
 		if err == nil {
-			return
+			return nil
 		}
 		select {
 		case <-tick.C:
+		case <-p.ended:
+			return err
 		case <-ctx.Done():
-			p.end(t, syscall.SIGKILL)
-			t.Fatalf("not ready: %v\n%s", err, p.log.String())
+			return err
 		}
 	}
 }
@@ -104,12 +127,12 @@ func (p *process) waitReady(t *testing.T) {
 // end sends the process a signal and returns how it ended.
 func (p *process) end(t *testing.T, sig syscall.Signal) error {
 	t.Helper()
-	if err := p.cmd.Process.Signal(sig); err != nil {
-		t.Fatal(err)
+	if err := p.cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		t.Error(err)
 	}
-	err := p.cmd.Wait()
+	<-p.ended
 	http.DefaultClient.CloseIdleConnections()
-	return err
+	return p.err
 }
 
 // run runs another command of the program with the environment of p.
