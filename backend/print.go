@@ -25,6 +25,9 @@ func (s *Status) Print(w io.Writer) error {
 		printRefused(&b, "total limit", st.RefusedTotal)
 		printRefused(&b, "name limit", st.RefusedNames)
 		fmt.Fprintf(&b, "  disk              %s, %s of it write-ahead log; %s free\n", Size(st.DiskBytes), Size(st.WALBytes), Size(st.FreeBytes))
+		if st.SnapshotBytes > 0 {
+			fmt.Fprintf(&b, "  snapshots         %s beside it\n", Size(st.SnapshotBytes))
+		}
 	}
 	if v := s.Stream; v != nil && v.Queries > 0 {
 		fmt.Fprintf(&b, "\nStanding queries\n  queries           %d, reading %d series\n  subscribers       %d\n  fast lane         %d metrics come every second\n",

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/prometheus/prometheus/model/labels"
@@ -154,7 +155,8 @@ type Stats struct {
 	RefusedTotal  map[string]uint64 `json:"metrics_at_total_limit,omitempty"`  // those that the limit of the whole store refused
 	RefusedNames  map[string]uint64 `json:"metrics_at_name_limit,omitempty"`   // refused metric names
 	WALBytes      int64             `json:"wal_bytes"`
-	DiskBytes     int64             `json:"disk_bytes"`
+	DiskBytes     int64             `json:"disk_bytes"`               // without snapshots
+	SnapshotBytes int64             `json:"snapshot_bytes,omitempty"` // that snapshots hold alone
 	FreeBytes     int64             `json:"disk_free_bytes"`
 }
 
@@ -166,17 +168,26 @@ func (s *Store) Stats() Stats {
 	st.RefusedSeries, st.RefusedTotal, st.RefusedNames = s.limits.refusals()
 	st.Accepted, st.Refused = s.Counts()
 	logs := []string{filepath.Join(s.opts.Dir, "tsdb", "wal"), filepath.Join(s.opts.Dir, "tsdb", "wbl")}
+	shared := make(map[uint64]bool) // inodes of files that may be in a snapshot, too
 	// Files come and go while it walks: what is gone does not count.
 	_ = filepath.WalkDir(s.opts.Dir, func(path string, d fs.DirEntry, err error) error {
 		if d != nil && d.IsDir() && path == filepath.Join(s.opts.Dir, snapshotsDir) {
 			return fs.SkipDir // largely links to what is counted
 		}
-		size := fileSize(d, err)
+		size, inode := fileSize(d, err)
 		st.DiskBytes += size
+		shared[inode] = true
 		for _, dir := range logs {
 			if strings.HasPrefix(path, dir) {
 				st.WALBytes += size
 			}
+		}
+		return nil
+	})
+	_ = filepath.WalkDir(filepath.Join(s.opts.Dir, snapshotsDir), func(_ string, d fs.DirEntry, err error) error {
+		if size, inode := fileSize(d, err); !shared[inode] {
+			st.SnapshotBytes += size
+			shared[inode] = true // also where two snapshots have it
 		}
 		return nil
 	})
@@ -186,16 +197,20 @@ func (s *Store) Stats() Stats {
 	return st
 }
 
-// fileSize is the size of a walked file; 0 for one that is gone.
-func fileSize(d fs.DirEntry, err error) int64 {
+// fileSize is the size of a walked file, and what all links to it have in common;
+// 0 for one that is gone.
+func fileSize(d fs.DirEntry, err error) (size int64, inode uint64) {
 	if err != nil || d.IsDir() {
-		return 0
+		return 0, 0
 	}
 	info, err := d.Info()
 	if err != nil {
-		return 0
+		return 0, 0
 	}
-	return info.Size()
+	if sys, ok := info.Sys().(*syscall.Stat_t); ok {
+		inode = sys.Ino
+	}
+	return info.Size(), inode
 }
 
 // Counts returns how many points were accepted since the store was opened, and

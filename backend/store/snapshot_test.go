@@ -121,8 +121,16 @@ func TestSnapshotHoldsEverything(t *testing.T) {
 	if out.Name != "first" || out.Dir != filepath.Join(s.opts.Dir, "snapshots", "first") || out.Bytes < out.Shared || out.Shared == 0 || out.Seconds <= 0 || out.Files < 6 {
 		t.Errorf("snapshot is %+v", out)
 	}
-	if own := out.Bytes - out.Shared; own > 8<<20 {
+	own := out.Bytes - out.Shared
+	if own > 8<<20 {
 		t.Errorf("%d bytes were copied: what the TSDB reserved must not be", own)
+	}
+	if got := s.Stats().SnapshotBytes - own; got <= 0 || got > 4<<10 { // the list of files is not on itself
+		t.Errorf("%d bytes beside the copied %d are told to be the snapshot's alone", got, own)
+	}
+	snap(t, s, "second")
+	if got := s.Stats().SnapshotBytes; got < 2*own || got > 3*own {
+		t.Errorf("two snapshots are told to hold %d bytes alone, each having copied some %d", got, own)
 	}
 	// What comes later is not in it, nor does it change what is.
 	fill(t, s, clock, 400)
