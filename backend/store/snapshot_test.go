@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	bolt "go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 
 	"kelpie.dev/kelpie/metric"
 	"kelpie.dev/kelpie/query"
@@ -257,7 +258,7 @@ func TestSnapshotThatFailsLeavesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.Include(broken)
-	fails("half-way", "half", bolt.ErrDatabaseNotOpen)
+	fails("half-way", "half", bolterrors.ErrDatabaseNotOpen)
 	s.snapshots.databases = nil
 	snap(t, s, "half")
 	if _, err := s.Snapshot(t.Context(), "half"); !errors.Is(err, ErrSnapshotExists) {

@@ -103,7 +103,7 @@ func (s *Stream) receive(ctx context.Context, sub *subscriber, conn *connect.Bid
 		req, err := conn.Receive()
 		switch {
 		case errors.Is(err, io.EOF), ctx.Err() != nil, s.over():
-			return nil
+			return nil //nolint:nilerr // the end is none
 		case err != nil:
 			return err
 		}

@@ -88,7 +88,8 @@ type sender struct {
 const senders = 6
 
 func (s *sender) request(ctx context.Context, url string, p parcel) (*http.Request, error) {
-	kind, path, body := "application/json", "/api/v1/series", []byte(nil)
+	kind, path := "application/json", "/api/v1/series"
+	var body []byte
 	switch s.number % 3 {
 	case 0:
 		kind, path, body = "application/x-protobuf", "/api/v2/series", payload.AppendV2(nil, p.series())
@@ -125,7 +126,7 @@ func (s *sender) send(ctx context.Context, url string, p parcel) error {
 		}
 		resp, err := client.Do(req)
 		if err != nil {
-			return nil //nolint:nilerr // it is dead
+			return nil // it is dead
 		}
 		_, err = io.Copy(io.Discard, resp.Body)
 		_ = resp.Body.Close()
@@ -135,7 +136,7 @@ func (s *sender) send(ctx context.Context, url string, p parcel) error {
 		case resp.StatusCode != http.StatusAccepted:
 			return errors.New(resp.Status)
 		case err != nil:
-			return nil //nolint:nilerr // it died in the middle of its answer
+			return nil // it died in the middle of its answer
 		}
 		s.acked = append(s.acked, p)
 	}

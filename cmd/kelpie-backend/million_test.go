@@ -36,9 +36,9 @@ func millionth(i int, points []metric.Point) metric.Series {
 	}
 }
 
-// TestMillionSeries sends points of a million contexts to a backend, a minute of
-// them and then once more every ten seconds of KELPIE_TEST_MILLION's minutes, and
-// holds the memory of its process to 4 GiB.
+// TestMillionSeries sends as many minutes of points of a million contexts, one
+// every ten seconds, as KELPIE_TEST_MILLION says, and holds the memory of the
+// backend's process to 4 GiB.
 func TestMillionSeries(t *testing.T) {
 	minutes, err := strconv.Atoi(os.Getenv("KELPIE_TEST_MILLION"))
 	if err != nil {
