@@ -14,6 +14,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"runtime"
 	"sync/atomic"
 
@@ -38,8 +39,9 @@ import (
 // Deps are what the backend is given by the program around it.
 type Deps struct {
 	Version  string
-	Log      *slog.Logger // nil discards
-	Listener net.Listener // nil listens on Config.Listen; Run closes it
+	Log      *slog.Logger     // nil discards
+	Listener net.Listener     // nil listens on Config.Listen; Run closes it
+	Reload   <-chan os.Signal // has Config.LimitsFile read at once; nil never
 }
 
 // Run runs the backend until ctx ends or a part fails. On its way out it lets
@@ -58,8 +60,12 @@ func Run(ctx context.Context, cfg Config, deps Deps) error {
 	if err != nil {
 		return err
 	}
-	b := &backend{cfg: cfg, keys: keys, deps: deps, log: slog.New(errs), reg: reg}
-	b.status = newStatus(deps.Version, errs)
+	limits, cfg, err := openLimits(cfg, reg, slog.New(errs))
+	if err != nil {
+		return err
+	}
+	b := &backend{cfg: cfg, keys: keys, limits: limits, deps: deps, log: slog.New(errs), reg: reg}
+	b.status = newStatus(deps.Version, errs, limits)
 
 	hs := health.New(health.Options{
 		Addr: cfg.Health, Role: "backend", Version: deps.Version, Registry: reg,
@@ -79,6 +85,7 @@ func Run(ctx context.Context, cfg Config, deps Deps) error {
 type backend struct {
 	cfg    Config
 	keys   *auth.Checker
+	limits *limitsFile // nil without one
 	deps   Deps
 	log    *slog.Logger
 	reg    *prometheus.Registry
@@ -109,6 +116,7 @@ func (b *backend) run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, book.Close()) }()
+	st.Include(book.Database())
 	joined := book.Join(st, st)
 	values, err := stream.New(stream.Options{
 		Source: joined, Join: joined, Auth: valueKeys{b.keys}, MaxContexts: b.cfg.MaxSeries, MaxMetrics: b.cfg.FastLane, Registerer: b.reg, Log: b.log,
@@ -129,6 +137,7 @@ func (b *backend) run(ctx context.Context) (err error) {
 	g.Go(func() error { return st.Run(keepCtx) })
 	g.Go(func() error { return book.Run(keepCtx) })
 	g.Go(func() error { return b.status.meter(keepCtx) })
+	g.Go(func() error { return b.limits.run(keepCtx, b.deps.Reload) })
 	g.Go(func() error { return values.Run(gctx) })
 	g.Go(func() error {
 		defer stopKeeping()
@@ -190,8 +199,14 @@ func (b *backend) handler(st *store.Store, book *record.Book, values *stream.Str
 	prom.Register(mux)
 	values.Register(mux)
 	eventapi.New(book, b.keys, b.log).Register(mux)
+	mux.HandleFunc("POST "+snapshotRoute, b.snapshot(st))
 	mux.HandleFunc("/", notFound)
 	b.status.observe(st, api, values)
+	b.limits.follow(func(cfg Config) error {
+		api.SetSlow(cfg.SlowQuery)
+		values.SetMaxMetrics(cfg.FastLane)
+		return st.SetLimits(cfg.storeLimits())
+	})
 	return instrument(mux, b.reg), nil
 }
 

@@ -31,6 +31,7 @@ type running struct {
 	url, health string
 	stop        context.CancelFunc
 	done        chan error
+	reload      chan os.Signal
 }
 
 // listen returns a listener on a free port of this machine.
@@ -44,6 +45,14 @@ func listen(t *testing.T) net.Listener {
 }
 
 func start(t *testing.T, dir string, vars map[string]string) *running {
+	t.Helper()
+	r := begin(t, dir, vars)
+	r.waitReady(t)
+	return r
+}
+
+// begin is start for a backend that may not take data yet.
+func begin(t *testing.T, dir string, vars map[string]string) *running {
 	t.Helper()
 	ln, hl := listen(t), listen(t)
 	healthAddr := hl.Addr().String()
@@ -60,22 +69,27 @@ func start(t *testing.T, dir string, vars map[string]string) *running {
 	}
 	cfg.Health = healthAddr
 	ctx, cancel := context.WithCancel(t.Context())
-	r := &running{url: "http://" + ln.Addr().String(), health: healthAddr, stop: cancel, done: make(chan error, 1)}
-	go func() { r.done <- Run(ctx, cfg, Deps{Version: "test", Listener: ln}) }()
+	r := &running{url: "http://" + ln.Addr().String(), health: healthAddr, stop: cancel, done: make(chan error, 1), reload: make(chan os.Signal)}
+	go func() { r.done <- Run(ctx, cfg, Deps{Version: "test", Listener: ln, Reload: r.reload}) }()
 	t.Cleanup(func() {
 		cancel()
 		http.DefaultClient.CloseIdleConnections()
 	})
-	r.waitReady(t)
 	return r
 }
 
 func (r *running) waitReady(t *testing.T) {
 	t.Helper()
+	r.waitFor(t, "ok")
+}
+
+// waitFor waits until the backend says of itself that it is ready, or why not.
+func (r *running) waitFor(t *testing.T, want string) {
+	t.Helper()
 	for deadline := time.Now().Add(30 * time.Second); ; {
 		var h health.Health
 		err := health.Fetch(t.Context(), r.health, "/health", &h)
-		if err == nil {
+		if strings.Contains(h.Ready, want) && errors.Is(err, health.ErrUnhealthy) == (want != "ok") {
 			return
 		}
 		select {
@@ -84,7 +98,7 @@ func (r *running) waitReady(t *testing.T) {
 		case <-time.After(20 * time.Millisecond):
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("not ready: %v", err)
+			t.Fatalf("ready is %q, want %q: %v", h.Ready, want, err)
 		}
 	}
 }
@@ -104,12 +118,17 @@ func (r *running) end(t *testing.T) error {
 
 func (r *running) do(t *testing.T, method, path, body string) (int, string) {
 	t.Helper()
+	return r.doAs(t, "ak", "pk", method, path, body)
+}
+
+func (r *running) doAs(t *testing.T, apiKey, appKey, method, path, body string) (int, string) {
+	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, r.url+path, strings.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}
-	req.Header.Set("DD-API-KEY", "ak")
-	req.Header.Set("DD-APPLICATION-KEY", "pk")
+	req.Header.Set("DD-API-KEY", apiKey)
+	req.Header.Set("DD-APPLICATION-KEY", appKey)
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		t.Fatal(err)
@@ -216,6 +235,7 @@ func TestRequestsUnderWayFinishAtShutdown(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.stop()
+	b.waitFor(t, "shutting down") // nobody is to send more
 	if _, err := pw.Write([]byte(`[]}`)); err != nil {
 		t.Fatal(err)
 	}

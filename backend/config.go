@@ -31,6 +31,10 @@ type Config struct {
 	RetentionBytes int64         // KELPIE_RETENTION_BYTES: of compacted data; 0 means no limit
 	MinFree        int64         // KELPIE_MIN_FREE_BYTES: below it new points are refused; 64 MiB, negative disables
 
+	// KELPIE_LIMITS_FILE: YAML that sets some of the limits below, those that limitsText
+	// lists, and is read again when it changes; none
+	LimitsFile string
+
 	MaxSeriesPerMetric int           // KELPIE_MAX_SERIES_PER_METRIC: live contexts of a metric name; 200 000
 	MaxSeries          int           // KELPIE_MAX_SERIES: live contexts in all, some 3 KiB of memory each; 1 000 000
 	MaxMetricNames     int           // KELPIE_MAX_METRIC_NAMES: metric names within retention; 200 000
@@ -73,6 +77,8 @@ func FromEnv(lookup func(string) (string, bool)) (Config, error) {
 		Retention:      r.Seconds(15*24*time.Hour, "KELPIE_RETENTION"),
 		RetentionBytes: int64(r.Int(0, "KELPIE_RETENTION_BYTES")),
 		MinFree:        int64(r.Int(64<<20, "KELPIE_MIN_FREE_BYTES")),
+
+		LimitsFile: r.String("", "KELPIE_LIMITS_FILE"),
 
 		MaxSeriesPerMetric: r.Int(200_000, "KELPIE_MAX_SERIES_PER_METRIC"),
 		MaxSeries:          r.Int(1_000_000, "KELPIE_MAX_SERIES"),
@@ -121,6 +127,7 @@ func (c *Config) validate() error {
 		{"KELPIE_INTAKE_BODY_BYTES", c.IntakeBodyBytes},
 		{"KELPIE_INTAKE_DECODE_BYTES", c.IntakeDecodeBytes},
 		{"KELPIE_MAX_CONNECTIONS", int64(c.MaxConnections)},
+		{"KELPIE_SLOW_QUERY", int64(c.SlowQuery)},
 	} {
 		if v.value < 0 {
 			errs = append(errs, fmt.Errorf("%s must not be negative", v.name))

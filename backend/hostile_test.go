@@ -61,7 +61,7 @@ func startHostile(t *testing.T) *hostile {
 		t.Fatal(err)
 	}
 	h := &hostile{log: &lockedBuffer{}, reg: prometheus.NewRegistry()}
-	b := &backend{cfg: cfg, keys: keys, reg: h.reg, log: slog.New(slog.NewTextHandler(h.log, nil)), status: newStatus("test", newRecent(slog.DiscardHandler)), deps: Deps{Listener: listen(t)}}
+	b := &backend{cfg: cfg, keys: keys, reg: h.reg, log: slog.New(slog.NewTextHandler(h.log, nil)), status: newStatus("test", newRecent(slog.DiscardHandler), nil), deps: Deps{Listener: listen(t)}}
 	h.addr = b.deps.Listener.Addr().String()
 	st, err := store.Open(store.Options{Dir: cfg.DataDir, MinFree: -1})
 	if err != nil {

@@ -21,14 +21,23 @@ func (s *Status) Print(w io.Writer) error {
 		for _, reason := range slices.Sorted(maps.Keys(st.Refused)) {
 			fmt.Fprintf(&b, "  points refused    %d (%.1f/s) %s\n", st.Refused[reason], s.RefusedPerSecond[reason], reason)
 		}
-		for _, name := range slices.Sorted(maps.Keys(st.RefusedSeries)) {
-			fmt.Fprintf(&b, "  series limit      %s refused %d times\n", name, st.RefusedSeries[name])
+		printRefused(&b, "series limit", st.RefusedSeries)
+		printRefused(&b, "total limit", st.RefusedTotal)
+		printRefused(&b, "name limit", st.RefusedNames)
+		fmt.Fprintf(&b, "  disk              %s, %s of it write-ahead log; %s free\n", Size(st.DiskBytes), Size(st.WALBytes), Size(st.FreeBytes))
+		if st.SnapshotBytes > 0 {
+			fmt.Fprintf(&b, "  snapshots         %s beside it\n", Size(st.SnapshotBytes))
 		}
-		fmt.Fprintf(&b, "  disk              %s, %s of it write-ahead log; %s free\n", size(st.DiskBytes), size(st.WALBytes), size(st.FreeBytes))
 	}
 	if v := s.Stream; v != nil && v.Queries > 0 {
 		fmt.Fprintf(&b, "\nStanding queries\n  queries           %d, reading %d series\n  subscribers       %d\n  fast lane         %d metrics come every second\n",
 			v.Queries, v.Contexts, v.Subscribers, v.FastMetrics)
+	}
+	if l := s.Limits; l != nil {
+		fmt.Fprintf(&b, "\nLimits\n  file              %s, read %s\n", l.File, l.Read.Format(time.DateTime))
+		if l.Error != "" {
+			fmt.Fprintf(&b, "  not in force      %s\n", l.Error)
+		}
 	}
 	if len(s.SlowestQueries) > 0 {
 		b.WriteString("\nSlowest queries of the last hour\n")
@@ -46,6 +55,13 @@ func (s *Status) Print(w io.Writer) error {
 	return err
 }
 
+// printRefused lists what a limit refused, by metric name.
+func printRefused(b *strings.Builder, limit string, refused map[string]uint64) {
+	for _, name := range slices.Sorted(maps.Keys(refused)) {
+		fmt.Fprintf(b, "  %-17s %s refused %d times\n", limit, name, refused[name])
+	}
+}
+
 func attributes(attrs map[string]string) string {
 	var b strings.Builder
 	for _, k := range slices.SortedFunc(maps.Keys(attrs), cmp.Compare) {
@@ -54,8 +70,8 @@ func attributes(attrs map[string]string) string {
 	return b.String()
 }
 
-// size is n bytes in the unit in which it is read most easily.
-func size(n int64) string {
+// Size is n bytes in the unit in which it is read most easily.
+func Size(n int64) string {
 	f, units := float64(n), "BKMGTP"
 	for f >= 1024 && len(units) > 1 {
 		f, units = f/1024, units[1:]

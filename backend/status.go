@@ -20,6 +20,7 @@ type Status struct {
 	RefusedPerSecond map[string]float64   `json:"points_refused_per_second,omitempty"`
 	Store            *store.Stats         `json:"store,omitempty"` // nil until it is open
 	Stream           *stream.Stats        `json:"stream,omitempty"`
+	Limits           *LimitsStatus        `json:"limits_file,omitempty"` // nil without one
 	SlowestQueries   []queryapi.SlowQuery `json:"slowest_queries,omitempty"`
 	Errors           []LogLine            `json:"last_errors,omitempty"`
 }
@@ -29,6 +30,7 @@ type status struct {
 	version string
 	started time.Time
 	errors  *recent
+	limits  *limitsFile
 
 	mu      sync.Mutex // guards what follows
 	store   *store.Store
@@ -44,8 +46,8 @@ type counted struct {
 	refused  map[string]uint64
 }
 
-func newStatus(version string, errs *recent) *status {
-	return &status{version: version, started: time.Now(), errors: errs}
+func newStatus(version string, errs *recent, limits *limitsFile) *status {
+	return &status{version: version, started: time.Now(), errors: errs, limits: limits}
 }
 
 // observe adds the parts once they are there.
@@ -81,7 +83,7 @@ func (s *status) sample(now time.Time) {
 
 // snapshot is the health server's Status.
 func (s *status) snapshot() any {
-	out := Status{Version: s.version, Started: s.started, Errors: s.errors.lines()}
+	out := Status{Version: s.version, Started: s.started, Errors: s.errors.lines(), Limits: s.limits.snapshot()}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.store == nil {

@@ -93,3 +93,25 @@ func TestNewRefusesToBeOpenOrBlind(t *testing.T) {
 		}
 	}
 }
+
+func TestFirst(t *testing.T) {
+	dir := t.TempDir()
+	for name, text := range map[string]string{"empty": " \n", "keys": " k1 k2\n"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, tt := range []struct {
+		src  Source
+		want string
+	}{
+		{Source{Keys: []string{"", "a", "b"}, Files: []string{dir}}, "a"},
+		{Source{Keys: []string{""}, Files: []string{dir}}, "k1"},
+		{Source{}, ""},
+		{Source{Files: []string{filepath.Join(dir, "none")}}, ""},
+	} {
+		if got, err := tt.src.First(); got != tt.want || (err == nil) != (tt.want != "") {
+			t.Errorf("first of %v: %q, %v; want %q", tt.src, got, err, tt.want)
+		}
+	}
+}

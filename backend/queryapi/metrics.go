@@ -98,7 +98,7 @@ func (a *API) Slowest() []SlowQuery {
 func (a *API) NoteSlow(text string, span int64, series int, took time.Duration) {
 	q := SlowQuery{Query: text, Seconds: took.Seconds(), Span: span, Series: series, At: a.opts.Now()}
 	a.slow.add(q)
-	if took >= a.opts.Slow {
+	if took >= time.Duration(a.slowAfter.Load()) {
 		a.opts.Log.Warn("slow query", "query", q.Query, "took", took, "span_seconds", q.Span, "series", q.Series)
 	}
 }

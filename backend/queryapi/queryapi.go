@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"net/http"
 	"runtime"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -108,6 +109,8 @@ type API struct {
 	metrics *metrics
 	slow    slowest
 	queried queried
+
+	slowAfter atomic.Int64 // nanoseconds
 }
 
 // New returns an API.
@@ -120,9 +123,6 @@ func New(o Options) (*API, error) {
 	}
 	if o.Concurrency == 0 {
 		o.Concurrency = 2 * runtime.GOMAXPROCS(0)
-	}
-	if o.Slow == 0 {
-		o.Slow = time.Second
 	}
 	if o.Now == nil {
 		o.Now = time.Now
@@ -139,7 +139,9 @@ func New(o Options) (*API, error) {
 			return nil, err
 		}
 	}
-	return &API{opts: o, metrics: newMetrics(o.Registerer)}, nil
+	a := &API{opts: o, metrics: newMetrics(o.Registerer)}
+	a.SetSlow(o.Slow)
+	return a, nil
 }
 
 // Register adds the API's routes to mux.

@@ -184,3 +184,6 @@ func (b *Book) writable() error {
 	}
 	return nil
 }
+
+// Database returns the file of the records, for snapshots. It is b's to close.
+func (b *Book) Database() *bolt.DB { return b.db }

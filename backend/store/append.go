@@ -40,6 +40,8 @@ func (s *Store) append(ctx context.Context, items []item, from arrivals) (err er
 	}
 	s.mu.RLock()
 	defer s.mu.RUnlock()
+	s.snapshots.gate.RLock()
+	defer s.snapshots.gate.RUnlock()
 	defer func() {
 		if r := recover(); r != nil {
 			err = s.crash(r)
@@ -196,7 +198,7 @@ func (b *batch) create(unknown []int) error {
 			refs[i], _ = g.GetRef(l, l.Hash())
 		}
 		if refs[i] == 0 {
-			if b.capped[i] = b.overLimit(it.Name, add); b.capped[i] != "" {
+			if b.capped[i] = b.overLimit(&b.items[i], add); b.capped[i] != "" {
 				continue
 			}
 		}

@@ -3,12 +3,15 @@ package store
 import (
 	"errors"
 	"log/slog"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/tsdb/chunks"
+
+	"kelpie.dev/kelpie/metric"
 )
 
 // What the TSDB passes back for a series beyond a limit.
@@ -24,16 +27,15 @@ const maxRefusedNames = 100
 // and drops them, and refuses those beyond the limits. It is the TSDB's
 // SeriesLifecycleCallback.
 type cardinality struct {
-	limit     int // of one metric name
-	total     int // of all
+	bounds    *atomic.Pointer[Limits]
 	log       *slog.Logger
 	now       func() time.Time
 	enforcing atomic.Bool // off while the log is replayed: what was accepted stays
 
 	mu      sync.Mutex // guards what follows
 	live    map[string]int
-	sum     int // of live
-	refused map[string]*refusal
+	sum     int                                                // of live
+	refused struct{ series, total, names map[string]*refusal } // by metric name and the limit
 
 	saidTotal, saidNames time.Time // when the log had it last
 }
@@ -43,9 +45,9 @@ type refusal struct {
 	logged time.Time
 }
 
-func newCardinality(limit, total int, log *slog.Logger, now func() time.Time) *cardinality {
-	c := &cardinality{limit: limit, total: total, log: log, now: now}
-	c.refused = make(map[string]*refusal)
+func newCardinality(bounds *atomic.Pointer[Limits], log *slog.Logger, now func() time.Time) *cardinality {
+	c := &cardinality{bounds: bounds, log: log, now: now}
+	c.refused.series, c.refused.total, c.refused.names = make(map[string]*refusal), make(map[string]*refusal), make(map[string]*refusal)
 	c.reset()
 	return c
 }
@@ -74,49 +76,64 @@ func (c *cardinality) PreCreation(l labels.Labels) error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.live[name]+need <= c.limit {
-		return c.room(need)
-	}
-	r := c.refused[name]
-	if r == nil {
-		if len(c.refused) >= maxRefusedNames {
-			return errCardinality
+	limits := c.bounds.Load()
+	if c.live[name]+need <= limits.MaxMetricSeries {
+		if c.sum+need <= limits.MaxSeries {
+			return nil
 		}
-		r = &refusal{}
-		c.refused[name] = r
+		m := decodeLabels(l)
+		c.refuseAny(name, m.Tags, m.Host, limits.MaxSeries)
+		return errTotal
 	}
-	r.count++
-	if c.due(&r.logged) {
+	if r := refusalOf(c.refused.series, name); r != nil && c.due(&r.logged) {
 		c.log.Error("metric has reached its series limit, new series are refused",
-			"metric", name, "limit", c.limit, "refused", decodeLabels(l).Tags.String(), "host", l.Get(keyHost),
+			"metric", name, "limit", limits.MaxMetricSeries, "refused", decodeLabels(l).Tags.String(), "host", l.Get(keyHost),
 			"mend", "remove a tag with many values, or raise KELPIE_MAX_SERIES_PER_METRIC")
 	}
 	return errCardinality
 }
 
-// room returns errTotal when there may not be n further series. The caller holds mu.
-func (c *cardinality) room(n int) error {
-	if c.sum+n <= c.total {
-		return nil
+// refusalOf counts a refusal of name in list. It returns nil when the list is full.
+func refusalOf(list map[string]*refusal, name string) *refusal {
+	r := list[name]
+	if r == nil {
+		if len(list) >= maxRefusedNames {
+			return nil
+		}
+		r = &refusal{}
+		list[strings.Clone(name)] = r // not a part of a whole payload
 	}
-	if c.due(&c.saidTotal) {
-		c.log.Error("the store has reached its series limit, new series of all metrics are refused",
-			"limit", c.total, "mend", "remove a tag with many values, or raise KELPIE_MAX_SERIES and the memory limit with it")
-	}
-	return errTotal
+	r.count++
+	return r
 }
 
-// full reports whether there may be no further series.
-func (c *cardinality) full() bool {
+// refuseAny notes that a series is one too many for the store. The caller holds mu.
+func (c *cardinality) refuseAny(name string, tags metric.Tags, host string, limit int) {
+	refusalOf(c.refused.total, name)
+	if c.due(&c.saidTotal) {
+		c.log.Error("the store has reached its series limit, new series of all metrics are refused",
+			"limit", limit, "metric", name, "refused", tags.String(), "host", host,
+			"mend", "remove a tag with many values, or raise KELPIE_MAX_SERIES and the memory limit with it")
+	}
+}
+
+// full reports whether there may be no further series, it's to begin with.
+func (c *cardinality) full(it *item) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.room(1) != nil
+	limit := c.bounds.Load().MaxSeries
+	if c.sum < limit {
+		return false
+	}
+	c.refuseAny(it.Name, it.Tags, it.Host, limit)
+	return true
 }
 
 // refuseName notes that a metric name is one too many.
 func (c *cardinality) refuseName(name string, limit int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	refusalOf(c.refused.names, name)
 	if c.due(&c.saidNames) {
 		c.log.Error("the store has reached its limit of metric names, new metrics are refused",
 			"limit", limit, "refused", name, "mend", "find what builds metric names from values, or raise KELPIE_MAX_METRIC_NAMES")
@@ -155,13 +172,17 @@ func (c *cardinality) PostDeletion(gone map[chunks.HeadSeriesRef]labels.Labels) 
 	}
 }
 
-// refusals returns how many creations were refused, by metric name.
-func (c *cardinality) refusals() map[string]uint64 {
+// refusals returns how often which metric names were refused: at the limit of
+// their series, at that of all series, and at that of names.
+func (c *cardinality) refusals() (series, total, names map[string]uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	out := make(map[string]uint64, len(c.refused))
-	for name, r := range c.refused {
-		out[name] = r.count
+	counts := func(list map[string]*refusal) map[string]uint64 {
+		out := make(map[string]uint64, len(list))
+		for name, r := range list {
+			out[name] = r.count
+		}
+		return out
 	}
-	return out
+	return counts(c.refused.series), counts(c.refused.total), counts(c.refused.names)
 }

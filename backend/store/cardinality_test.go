@@ -52,6 +52,23 @@ func TestLimitsOfTheWholeStore(t *testing.T) {
 			if d := cmp.Diff(map[string]uint64{tt.reason: refused, ReasonPast: 5}, s.Stats().Refused); d != "" {
 				t.Errorf("refused (-want +got)\n%s", d)
 			}
+			st := s.Stats()
+			wantNamed := map[string]uint64{}
+			for i := len(tt.want); i < 5; i++ {
+				wantNamed[fmt.Sprint("m", i)] = 2
+			}
+			for reason, got := range map[string]map[string]uint64{ReasonCardinality: st.RefusedSeries, ReasonTotal: st.RefusedTotal, ReasonNames: st.RefusedNames} {
+				want := map[string]uint64{}
+				if reason == tt.reason {
+					want = wantNamed
+				}
+				if d := cmp.Diff(want, got); d != "" {
+					t.Errorf("named for %s (-want +got)\n%s", reason, d)
+				}
+			}
+			if !strings.Contains(log.String(), fmt.Sprint("m", len(tt.want))) {
+				t.Errorf("the log does not name what was refused:\n%s", log.String())
+			}
 			if n := strings.Count(log.String(), "limit"); n == 0 || !strings.Contains(log.String(), tt.log) || strings.Count(log.String(), tt.log) != 1 {
 				t.Errorf("the log must say it once a minute:\n%s", log.String())
 			}

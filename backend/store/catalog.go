@@ -15,6 +15,8 @@ import (
 	"kelpie.dev/kelpie/metric"
 )
 
+const catalogFile = "catalog.db" // below the data directory
+
 var (
 	bucketNames   = []byte("metrics")
 	bucketSeveral = []byte("several") // keys seen with several values or bare

@@ -13,6 +13,9 @@ import (
 func crashed(t *testing.T, s *Store) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "copy")
+	// Copying takes longer than a moment: no file may go meanwhile.
+	s.db.DisableCompactions()
+	defer s.db.EnableCompactions()
 	if err := os.CopyFS(dir, os.DirFS(s.opts.Dir)); err != nil {
 		t.Fatal(err)
 	}

@@ -176,11 +176,11 @@ func (r *distributionReader) distribution(bins, minima, maxima *partSet) (*metri
 	}
 	r.series++
 	r.points += len(d.Points)
-	switch {
-	case r.series > r.store.opts.MaxSelectSeries:
-		return nil, &LimitError{What: "series", Limit: r.store.opts.MaxSelectSeries}
-	case r.points > r.store.opts.MaxSelectPoints:
-		return nil, &LimitError{What: "points", Limit: r.store.opts.MaxSelectPoints}
+	switch limits := r.store.bounds.Load(); {
+	case r.series > limits.MaxSelectSeries:
+		return nil, &LimitError{What: "series", Limit: limits.MaxSelectSeries}
+	case r.points > limits.MaxSelectPoints:
+		return nil, &LimitError{What: "points", Limit: limits.MaxSelectPoints}
 	}
 	err := r.readExtremes(minima.find(bins.key), func(i int, v float64) { d.Points[i].Sketch.Min = v })
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/prometheus/prometheus/model/labels"
@@ -98,8 +99,8 @@ func (s *Store) Tags(ctx context.Context, name string, since time.Time) (metric.
 		for _, tag := range query.TagsOf(decodeLabels(set.At().Labels())) {
 			seen[tag] = true
 		}
-		if len(seen) > s.opts.MaxSelectSeries {
-			return nil, &LimitError{What: "tags", Limit: s.opts.MaxSelectSeries}
+		if limit := s.bounds.Load().MaxSelectSeries; len(seen) > limit {
+			return nil, &LimitError{What: "tags", Limit: limit}
 		}
 	}
 	if err := set.Err(); err != nil {
@@ -119,9 +120,12 @@ type Stats struct {
 	MetricNames   int               `json:"metric_names"`
 	Accepted      uint64            `json:"points_accepted"`
 	Refused       map[string]uint64 `json:"points_refused,omitempty"`
-	RefusedSeries map[string]uint64 `json:"metrics_at_series_limit,omitempty"`
+	RefusedSeries map[string]uint64 `json:"metrics_at_series_limit,omitempty"` // refused series by metric name
+	RefusedTotal  map[string]uint64 `json:"metrics_at_total_limit,omitempty"`  // those that the limit of the whole store refused
+	RefusedNames  map[string]uint64 `json:"metrics_at_name_limit,omitempty"`   // refused metric names
 	WALBytes      int64             `json:"wal_bytes"`
-	DiskBytes     int64             `json:"disk_bytes"`
+	DiskBytes     int64             `json:"disk_bytes"`               // without snapshots
+	SnapshotBytes int64             `json:"snapshot_bytes,omitempty"` // that snapshots hold alone
 	FreeBytes     int64             `json:"disk_free_bytes"`
 }
 
@@ -129,18 +133,30 @@ type Stats struct {
 func (s *Store) Stats() Stats {
 	st := Stats{
 		Series: s.liveSeries(), MetricNames: s.catalog.size(),
-		RefusedSeries: s.limits.refusals(),
 	}
+	st.RefusedSeries, st.RefusedTotal, st.RefusedNames = s.limits.refusals()
 	st.Accepted, st.Refused = s.Counts()
 	logs := []string{filepath.Join(s.opts.Dir, "tsdb", "wal"), filepath.Join(s.opts.Dir, "tsdb", "wbl")}
+	shared := make(map[uint64]bool) // inodes of files that may be in a snapshot, too
 	// Files come and go while it walks: what is gone does not count.
 	_ = filepath.WalkDir(s.opts.Dir, func(path string, d fs.DirEntry, err error) error {
-		size := fileSize(d, err)
+		if d != nil && d.IsDir() && path == filepath.Join(s.opts.Dir, snapshotsDir) {
+			return fs.SkipDir // largely links to what is counted
+		}
+		size, inode := fileSize(d, err)
 		st.DiskBytes += size
+		shared[inode] = true
 		for _, dir := range logs {
 			if strings.HasPrefix(path, dir) {
 				st.WALBytes += size
 			}
+		}
+		return nil
+	})
+	_ = filepath.WalkDir(filepath.Join(s.opts.Dir, snapshotsDir), func(_ string, d fs.DirEntry, err error) error {
+		if size, inode := fileSize(d, err); !shared[inode] {
+			st.SnapshotBytes += size
+			shared[inode] = true // also where two snapshots have it
 		}
 		return nil
 	})
@@ -150,16 +166,20 @@ func (s *Store) Stats() Stats {
 	return st
 }
 
-// fileSize is the size of a walked file; 0 for one that is gone.
-func fileSize(d fs.DirEntry, err error) int64 {
+// fileSize is the size of a walked file, and what all links to it have in common;
+// 0 for one that is gone.
+func fileSize(d fs.DirEntry, err error) (size int64, inode uint64) {
 	if err != nil || d.IsDir() {
-		return 0
+		return 0, 0
 	}
 	info, err := d.Info()
 	if err != nil {
-		return 0
+		return 0, 0
 	}
-	return info.Size()
+	if sys, ok := info.Sys().(*syscall.Stat_t); ok {
+		inode = sys.Ino
+	}
+	return info.Size(), inode
 }
 
 // Counts returns how many points were accepted since the store was opened, and

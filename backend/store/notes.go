@@ -99,10 +99,10 @@ func (n *notes[T]) change(name string, edit func(note T, ok bool) (changed T, ke
 }
 
 func (s *Store) openNotes() (err error) {
-	if s.metadata, err = openNotes[payload.MetricMetadata](s.catalog.db, bucketMetadata, s.opts.MaxMetricNames); err != nil {
+	if s.metadata, err = openNotes[payload.MetricMetadata](s.catalog.db, bucketMetadata, s.bounds.Load().MaxMetricNames); err != nil {
 		return err
 	}
-	s.tagConfigs, err = openNotes[payload.TagConfiguration](s.catalog.db, bucketTags, s.opts.MaxMetricNames)
+	s.tagConfigs, err = openNotes[payload.TagConfiguration](s.catalog.db, bucketTags, s.bounds.Load().MaxMetricNames)
 	return err
 }
 

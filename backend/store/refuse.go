@@ -26,16 +26,17 @@ const (
 	ReasonInvalid     = "invalid"            // a sketch that contradicts itself, or anything else the TSDB refuses
 )
 
-// overLimit is the reason not to create a series of the named metric, or "". It comes
-// before the catalog: a name without a series would be listed.
-func (b *batch) overLimit(name string, add additions) string {
-	if b.s.limits.full() {
+// overLimit is the reason not to create a series for it, or "". It comes before the
+// catalog: a name without a series would be listed.
+func (b *batch) overLimit(it *item, add additions) string {
+	if b.s.limits.full(it) {
 		return ReasonTotal
 	}
-	if _, coming := add.names[name]; coming || b.s.catalog.get(name) != nil || b.s.catalog.size()+len(add.names) < b.s.opts.MaxMetricNames {
+	limit := b.s.bounds.Load().MaxMetricNames
+	if _, coming := add.names[it.Name]; coming || b.s.catalog.get(it.Name) != nil || b.s.catalog.size()+len(add.names) < limit {
 		return ""
 	}
-	b.s.limits.refuseName(name, b.s.opts.MaxMetricNames)
+	b.s.limits.refuseName(it.Name, limit)
 	return ReasonNames
 }
 

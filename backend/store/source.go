@@ -90,11 +90,12 @@ func (r *reader) read(ctx context.Context, set storage.SeriesSet) error {
 		if len(m.Points) == 0 {
 			continue
 		}
-		if len(r.out) == r.store.opts.MaxSelectSeries {
-			return &LimitError{What: "series", Limit: r.store.opts.MaxSelectSeries}
+		limits := r.store.bounds.Load()
+		if len(r.out) >= limits.MaxSelectSeries {
+			return &LimitError{What: "series", Limit: limits.MaxSelectSeries}
 		}
-		if r.points += len(m.Points); r.points > r.store.opts.MaxSelectPoints {
-			return &LimitError{What: "points", Limit: r.store.opts.MaxSelectPoints}
+		if r.points += len(m.Points); r.points > limits.MaxSelectPoints {
+			return &LimitError{What: "points", Limit: limits.MaxSelectPoints}
 		}
 		r.out = append(r.out, m)
 	}

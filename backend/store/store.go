@@ -36,7 +36,6 @@
 package store
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -114,20 +113,9 @@ func (o *Options) validate() error {
 	if o.Retention < 2*time.Hour {
 		return fmt.Errorf("store: retention %s is too short: expected at least 2h", o.Retention)
 	}
-	if o.RetentionBytes < 0 || o.MaxMetricSeries < 0 || o.MaxSeries < 0 || o.MaxMetricNames < 0 || o.MaxSelectSeries < 0 || o.MaxSelectPoints < 0 {
+	if o.RetentionBytes < 0 {
 		return errors.New("store: limits must not be negative")
 	}
-	if o.MaxSelectSeries == 0 {
-		o.MaxSelectSeries = 100_000
-	}
-	if o.MaxSelectPoints == 0 {
-		o.MaxSelectPoints = 20_000_000
-	}
-	if o.MaxMetricSeries == 0 {
-		o.MaxMetricSeries = 200_000
-	}
-	o.MaxSeries = cmp.Or(o.MaxSeries, defaultMaxSeries)
-	o.MaxMetricNames = cmp.Or(o.MaxMetricNames, defaultMaxMetricNames)
 	if o.MinFree == 0 {
 		o.MinFree = 64 << 20
 	}
@@ -150,13 +138,15 @@ type Store struct {
 	log     *slog.Logger
 	metrics *metrics
 	catalog *catalog
+	bounds  atomic.Pointer[Limits]
 	limits  *cardinality
 	refs    *contexts
 
 	metadata   *notes[payload.MetricMetadata]
 	tagConfigs *notes[payload.TagConfiguration]
 
-	creating sync.Mutex // held by a batch that has new contexts
+	creating  sync.Mutex // held by a batch that has new contexts
+	snapshots snapshots
 
 	full   atomic.Bool // the disk is below MinFree
 	broken atomic.Bool // a write failed; Run reopens the TSDB
@@ -177,12 +167,20 @@ func Open(o Options) (*Store, error) {
 	if err := o.validate(); err != nil {
 		return nil, err
 	}
+	limits := o.limits()
+	if err := limits.validate(); err != nil {
+		return nil, err
+	}
 	if err := os.MkdirAll(o.Dir, 0o750); err != nil {
 		return nil, fmt.Errorf("make data directory: %w (KELPIE_DATA_DIR must be writable by this user)", err)
 	}
-	catalog, err := openCatalog(filepath.Join(o.Dir, "catalog.db"), o.Now().Unix())
+	catalog, err := openCatalog(filepath.Join(o.Dir, catalogFile), o.Now().Unix())
 	if err != nil {
 		return nil, err
+	}
+	// The catalog's lock is held: no restore begins from here on.
+	if err := errors.Join(checkRestored(o.Dir), removeUnfinished(o.Dir)); err != nil {
+		return nil, errors.Join(err, catalog.close())
 	}
 	s := &Store{
 		opts:    o,
@@ -191,10 +189,11 @@ func Open(o Options) (*Store, error) {
 		refs:    newContexts(),
 		crashed: make(chan error, 1),
 	}
+	s.bounds.Store(&limits)
 	if err := s.openNotes(); err != nil {
 		return nil, errors.Join(err, catalog.close())
 	}
-	s.limits = newCardinality(o.MaxMetricSeries, o.MaxSeries, o.Log, o.Now)
+	s.limits = newCardinality(&s.bounds, o.Log, o.Now)
 	s.metrics = newMetrics(o.Registerer, s)
 	if err := s.openDB(); err != nil {
 		return nil, errors.Join(err, catalog.close())
@@ -221,7 +220,7 @@ func (s *Store) openDB() error {
 	}
 	s.limits.reset()
 	reg := &unregisterer{inner: s.opts.Registerer}
-	dir := filepath.Join(s.opts.Dir, "tsdb")
+	dir := filepath.Join(s.opts.Dir, tsdbDir)
 	db, err := tsdb.Open(dir, s.log.With("part", "tsdb"), reg, opts, nil)
 	if err != nil {
 		reg.unregisterAll()

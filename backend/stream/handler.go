@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math"
 	"net/http"
+	"sync"
 	"time"
 
 	"connectrpc.com/connect"
@@ -14,9 +15,14 @@ import (
 	vs "kelpie.dev/kelpie/valuestream"
 )
 
-// maxMessage bounds one message of a subscriber, in bytes: maxWanted queries go
-// in several.
-const maxMessage = 4 << 20
+const (
+	// maxMessage bounds one message of a subscriber, in bytes: maxWanted queries
+	// go in several.
+	maxMessage = 4 << 20
+	// lastPatience is how long a response may wait for its subscriber to read once
+	// the Stream has ended.
+	lastPatience = 500 * time.Millisecond
+)
 
 // Register adds both routes to mux.
 func (s *Stream) Register(mux *http.ServeMux) {
@@ -45,19 +51,28 @@ func (s *Stream) longLived(next http.Handler) http.Handler {
 			answer.Error(w, http.StatusInternalServerError, "the value stream needs a connection with deadlines: "+err.Error())
 			return
 		}
-		// The past as a deadline ends a read under way.
-		interrupt := func() { _ = rc.SetReadDeadline(time.Unix(1, 0)) }
-		next.ServeHTTP(&patient{ResponseWriter: w, rc: rc, patience: s.opts.Patience}, r.WithContext(context.WithValue(r.Context(), interruptKey{}, interrupt)))
+		p := &patient{ResponseWriter: w, rc: rc, patience: s.opts.Patience}
+		next.ServeHTTP(p, r.WithContext(context.WithValue(r.Context(), patientKey{}, p)))
 	})
 }
 
-// interruptKey is the context key of a function that ends the reading of the
-// request's body.
-type interruptKey struct{}
+// patientKey is the context key of the request's patient.
+type patientKey struct{}
 
+// interrupt ends the reading of the request's body.
 func interrupt(ctx context.Context) {
-	if f, ok := ctx.Value(interruptKey{}).(func()); ok {
-		f()
+	if p, ok := ctx.Value(patientKey{}).(*patient); ok {
+		_ = p.rc.SetReadDeadline(time.Unix(1, 0)) // the past ends a read under way
+	}
+}
+
+// hurry leaves the request lastPatience to write, also what it is writing.
+func hurry(ctx context.Context) {
+	if p, ok := ctx.Value(patientKey{}).(*patient); ok {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.end = time.Now().Add(lastPatience)
+		_ = p.rc.SetWriteDeadline(p.end)
 	}
 }
 
@@ -66,11 +81,14 @@ type patient struct {
 	http.ResponseWriter
 	rc       *http.ResponseController
 	patience time.Duration
+
+	mu  sync.Mutex // guards end, and deadlines that depend on it
+	end time.Time  // of all writing; zero while there is none
 }
 
 // Write implements http.ResponseWriter.
 func (p *patient) Write(b []byte) (int, error) {
-	if err := p.rc.SetWriteDeadline(time.Now().Add(p.patience)); err != nil {
+	if err := p.allow(time.Now().Add(p.patience)); err != nil {
 		return 0, err
 	}
 	return p.ResponseWriter.Write(b)
@@ -80,8 +98,18 @@ func (p *patient) Write(b []byte) (int, error) {
 // write; one that took all is in no hurry until then.
 func (p *patient) Flush() {
 	if p.rc.Flush() == nil {
-		_ = p.rc.SetWriteDeadline(time.Time{})
+		_ = p.allow(time.Time{})
 	}
+}
+
+// allow sets when the next write must be done, unless all writing has an end.
+func (p *patient) allow(until time.Time) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.end.IsZero() {
+		return nil
+	}
+	return p.rc.SetWriteDeadline(until)
 }
 
 // Value is the answer of GET /api/kelpie/v1/value.

@@ -1,6 +1,7 @@
 package stream
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"maps"
@@ -27,13 +28,22 @@ func (s *Stream) FastMetrics() (etag string, metrics []string) {
 	return l.etag, l.metrics
 }
 
+// SetMaxMetrics changes Options.MaxMetrics of a running Stream.
+func (s *Stream) SetMaxMetrics(n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.maxMetrics, s.known = cmp.Or(n, defaultMaxMetrics), nil
+	s.updateLane()
+}
+
 // updateLane makes the list anew if the metrics that are read are others. The
 // caller holds mu.
 func (s *Stream) updateLane() {
-	if s.opts.MaxMetrics < 0 {
+	metrics := map[string]struct{}{}
+	if s.maxMetrics < 0 {
+		s.lane.Store(newFastLane(nil))
 		return
 	}
-	metrics := map[string]struct{}{}
 	for name := range s.standing.Metrics {
 		metrics[name] = struct{}{}
 	}
@@ -42,10 +52,10 @@ func (s *Stream) updateLane() {
 	}
 	s.known = metrics
 	list := slices.Sorted(maps.Keys(metrics))
-	if len(list) > s.opts.MaxMetrics {
+	if len(list) > s.maxMetrics {
 		s.opts.Log.Warn("more metrics are read than the fast lane takes; the others come every ten seconds",
-			"metrics", len(list), "taken", s.opts.MaxMetrics)
-		list = list[:s.opts.MaxMetrics]
+			"metrics", len(list), "taken", s.maxMetrics)
+		list = list[:s.maxMetrics]
 	}
 	s.lane.Store(newFastLane(list))
 }

@@ -37,6 +37,8 @@ const (
 	// linger is how long a query without a user stays, and with it the fast lane:
 	// a cluster agent that restarts comes back.
 	linger = time.Minute
+
+	defaultMaxMetrics = 500
 )
 
 // Authorizer checks both keys of a request.
@@ -88,6 +90,8 @@ type Stream struct {
 	missing  []query.Missing                                 // since that changed
 	again    []missed                                        // that could not be read, oldest first
 
+	maxMetrics int // in the lane; negative for none
+
 	subscribers int
 }
 
@@ -112,7 +116,6 @@ func New(o Options) (*Stream, error) {
 		return nil, errors.New("value stream: source and key check are required")
 	}
 	o.MaxQueries = cmp.Or(o.MaxQueries, 50_000)
-	o.MaxMetrics = cmp.Or(o.MaxMetrics, 500)
 	o.Timeout = cmp.Or(o.Timeout, 10*time.Second)
 	o.Patience = cmp.Or(o.Patience, 30*time.Second)
 	if o.Now == nil {
@@ -122,7 +125,7 @@ func New(o Options) (*Stream, error) {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	s := &Stream{
-		opts: o, wake: make(chan struct{}, 1), ended: make(chan struct{}),
+		opts: o, maxMetrics: cmp.Or(o.MaxMetrics, defaultMaxMetrics), wake: make(chan struct{}, 1), ended: make(chan struct{}),
 		standing: query.NewStanding(o.MaxContexts), uses: map[*query.StandingQuery]map[*subscriber]uint64{},
 	}
 	s.lane.Store(newFastLane(nil))

@@ -69,9 +69,20 @@ func (s *Stream) Watch(ctx context.Context, conn *connect.BidiStream[vs.WatchReq
 	g, ctx := errgroup.WithContext(ctx)
 	// The client's half may end first: it then wants no other queries.
 	g.Go(func() error { return s.receive(ctx, sub, conn) })
+	pushed := make(chan struct{})
 	g.Go(func() error {
 		defer interrupt(request)
+		defer close(pushed)
 		return s.push(ctx, sub, conn)
+	})
+	// One who does not read must not hold up the end.
+	g.Go(func() error {
+		select {
+		case <-s.ended:
+			hurry(request)
+		case <-pushed:
+		}
+		return nil
 	})
 	return g.Wait()
 }

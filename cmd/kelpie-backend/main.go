@@ -52,6 +52,8 @@ required; KELPIE_DATA_DIR, KELPIE_LISTEN and DD_HEALTH_PORT say where.`,
 	root.AddCommand(
 		&cobra.Command{Use: "run", Short: "Run the backend (the default); settings come from the environment", Args: cobra.NoArgs, RunE: run},
 		statusCommand(),
+		snapshotCommand(),
+		restoreCommand(),
 		&cobra.Command{Use: "health", Short: "Tell whether the running backend is healthy; exit status 1 when it is not", Args: cobra.NoArgs, RunE: showHealth},
 		&cobra.Command{Use: "version", Short: "Print the version", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
 			_, err := fmt.Fprintln(cmd.OutOrStdout(), version)
@@ -70,7 +72,10 @@ func run(cmd *cobra.Command, _ []string) error {
 	if err != nil {
 		return err
 	}
-	return backend.Run(cmd.Context(), cfg, backend.Deps{Version: version, Log: log})
+	reload := make(chan os.Signal, 1)
+	signal.Notify(reload, syscall.SIGHUP)
+	defer signal.Stop(reload)
+	return backend.Run(cmd.Context(), cfg, backend.Deps{Version: version, Log: log, Reload: reload})
 }
 
 // newLog returns the log at the level of DD_LOG_LEVEL: debug, info, warn, error.
