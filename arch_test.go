@@ -43,7 +43,7 @@ var testImports = map[string][]string{
 	"agent": {"query"},
 	// The other end of the value stream.
 	"clusteragent": {"backend"},
-	"cli":   {"clusteragent", "backend"},
+	"cli":          {"clusteragent", "backend"},
 }
 
 // bans lists what a program may not link, with the reason.

@@ -84,7 +84,9 @@ func (r *Run) watch(ctx context.Context, began time.Time, limit time.Duration, d
 		r.Peak = max(r.Peak, s.spec)
 		if s != last || time.Since(printed) >= 5*time.Second {
 			rate := "-"
-			if v, err := r.newest(ctx, requestRate); err == nil {
+			// Clients count for two seconds before they send: of single seconds every
+			// other would be empty.
+			if v, err := r.newest(ctx, requestRate+".rollup(10)"); err == nil {
 				rate = fmt.Sprintf("%.1f", v)
 			}
 			value, age := r.served(ctx)

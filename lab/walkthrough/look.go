@@ -65,6 +65,7 @@ func pollingInterval(ctx context.Context, r *Run) error {
     --set 'clusterAgent.env[0].name=DD_EXTERNAL_METRICS_PROVIDER_POLLING_INTERVAL' --set-string 'clusterAgent.env[0].value=15' \
     --set 'clusterAgent.env[1].name=DD_EXTERNAL_METRICS_PROVIDER_MAX_AGE' --set-string 'clusterAgent.env[1].value=45' \
     --set 'clusterAgent.env[2].name=DD_EXTERNAL_METRICS_PROVIDER_ROLLUP' --set-string 'clusterAgent.env[2].value=10' \
+    --set 'agents.containers.agent.env[0].name=DD_DOGSTATSD_STREAM_SOCKET' --set 'agents.containers.agent.env[0].value=/var/run/datadog/dsd-stream.socket' \
     --set datadog.dogstatsd.originDetection=true --set datadog.dogstatsd.tagCardinality=orchestrator
 kubectl rollout status -n datadog ds/datadog-agent --timeout=120s
 kubectl rollout status -n datadog deploy/datadog-cluster-agent --timeout=120s`); err != nil {
