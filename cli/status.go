@@ -81,6 +81,7 @@ type agentState struct {
 	workload
 	Leader      string `json:"leader,omitempty"` // the pod that writes status
 	Source      string `json:"source,omitempty"`
+	Pushed      bool   `json:"pushed"`                 // values are pushed by the source, not polled
 	SourceError string `json:"source_error,omitempty"` // of the newest request; empty when it went well
 	Error       string `json:"error,omitempty"`        // why the two above are not known
 }

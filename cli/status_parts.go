@@ -83,7 +83,7 @@ func clusterAgentOf(ctx context.Context, c *release.Cluster, rel *release.Releas
 	if s.Leader {
 		st.Leader = s.Replica
 	}
-	st.Source = s.Source.URL
+	st.Source, st.Pushed = s.Source.URL, s.Source.Streaming
 	if s.Source.Failing() {
 		st.SourceError = s.Source.LastError
 	}

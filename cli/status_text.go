@@ -70,8 +70,10 @@ func (s *status) printClusterAgent(row func(name, format string, args ...any)) {
 		row("", "its status cannot be read: %s", c.Error)
 	case c.SourceError != "":
 		row("", "source %s FAILING: %s", c.Source, c.SourceError)
+	case c.Pushed:
+		row("", "values are pushed by %s", c.Source)
 	case c.Source != "":
-		row("", "source %s", c.Source)
+		row("", "values are polled from %s", c.Source)
 	}
 }
 

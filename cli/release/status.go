@@ -64,6 +64,7 @@ type Source struct {
 	LastSuccess time.Time `json:"last_success"`
 	LastError   string    `json:"last_error"`
 	LastErrorAt time.Time `json:"last_error_at"`
+	Streaming   bool      `json:"streaming"` // values are pushed
 }
 
 // Failing reports whether the newest request failed.
