@@ -30,6 +30,7 @@ type Standing struct {
 	due         dueLeaves
 	contexts    int
 	lookBack    map[*StandingQuery]struct{} // those to be asked of a Source
+	moved       []*standingContext          // since the last Step
 	touched     []*StandingQuery            // scratch of Step
 }
 
@@ -198,7 +199,7 @@ func (s *Standing) Reset(now int64) []Missing {
 		clear(m.contexts)
 		m.size, m.err = 0, nil
 		for _, l := range m.leaves {
-			l.members, l.shown, l.groups, l.sorted, l.sought = nil, nil, nil, false, false
+			l.members, l.worth, l.shown, l.groups, l.sorted, l.sought = nil, nil, nil, nil, false, false
 			s.mark(l)
 			if slices.ContainsFunc(l.users, func(q *StandingQuery) bool { return !q.viaSource }) {
 				l.sought, l.loading = true, true
@@ -224,6 +225,7 @@ func (s *Standing) Step(now int64, changed func(*StandingQuery)) (ask []*Standin
 	for len(s.due) > 0 && s.due[0].until <= now {
 		s.mark(s.due[0])
 	}
+	s.weigh(now)
 	s.touched = s.touched[:0]
 	for i, l := range s.dirty {
 		s.dirty[i] = nil
@@ -312,8 +314,10 @@ func (s *Standing) mark(l *standingLeaf) {
 	}
 }
 
+// markAll has every leaf of m, and what each of its series adds, evaluated anew.
 func (s *Standing) markAll(m *standingMetric) {
 	for _, l := range m.leaves {
+		clear(l.worth)
 		s.mark(l)
 	}
 }

@@ -27,7 +27,9 @@ type standingLeaf struct {
 
 	members []*standingContext // in the order of contextsOf, once sorted
 	sorted  bool
-	shown   []*contextSeries // members with points in the window, at the latest evaluation
+	worth   []worth          // of each member, once sorted; nil when it is not known which is whose
+	folds   bool             // its value is that of worth: all its members have points, and are one group
+	shown   []*contextSeries // members with points in the window, at the latest evaluation, unless it folds
 	groups  []*group         // of shown
 
 	// What evaluate found.
@@ -86,8 +88,8 @@ func (s *Standing) drop(l *standingLeaf) {
 // join makes c one of l's series.
 func (l *standingLeaf) join(c *standingContext) {
 	l.members = append(l.members, c)
-	l.sorted = false
-	c.leaves = append(c.leaves, l)
+	l.sorted, l.worth = false, nil
+	c.leaves = append(c.leaves, membership{leaf: l})
 }
 
 // evaluate brings what l is worth up to now.
@@ -102,6 +104,10 @@ func (l *standingLeaf) evaluate(now int64) {
 		return
 	}
 	l.sort()
+	if l.folds {
+		l.err = l.fold(now)
+		return
+	}
 	at := instantLane(span{instants: []int64{now}}, l.options, &l.newest)
 	found, err := l.sketches(now, at)
 	if !found && err == nil {
@@ -128,6 +134,9 @@ func (l *standingLeaf) sort() {
 	if !l.sorted {
 		slices.SortFunc(l.members, func(a, b *standingContext) int { return compareContexts(&a.contextSeries, &b.contextSeries) })
 		l.sorted, l.shown = true, nil
+	}
+	if l.worth == nil {
+		l.index()
 	}
 }
 

@@ -1,0 +1,90 @@
+package query
+
+// worth is what a member of a leaf adds to its value. As the window of a series
+// ends at its newest point, it holds until a point comes or the series is late:
+// what a batch costs is what is in it, and the sum over the others.
+type worth struct {
+	value  float64
+	newest int64 // time of the newest point in the window
+	until  int64 // when time alone may change it
+	known  bool  // it was found out
+	shown  bool  // there is a point
+}
+
+// A membership is a series' place in a leaf.
+type membership struct {
+	leaf  *standingLeaf
+	index int // in the leaf's worth, unless that is nil
+}
+
+// index gives the members, which are sorted, their places.
+func (l *standingLeaf) index() {
+	l.worth, l.folds = make([]worth, len(l.members)), len(l.query.By) == 0
+	for i, c := range l.members {
+		l.folds = l.folds && !c.isDistribution
+		for j := range c.leaves {
+			if c.leaves[j].leaf == l {
+				c.leaves[j].index = i
+			}
+		}
+	}
+}
+
+// fold evaluates l, all of whose members have points and are one group. The order
+// is that of aggregate, so that sums are the same to the last bit.
+func (l *standingLeaf) fold(now int64) error {
+	var all accumulator
+	shown := 0
+	for i := range l.worth {
+		w := &l.worth[i]
+		if !w.known || w.until <= now {
+			*w = l.members[i].worth(now, l)
+		}
+		l.until = min(l.until, w.until)
+		if w.shown {
+			shown++
+			l.newest = max(l.newest, w.newest)
+			all.add(w.value)
+		}
+	}
+	if err := needsPoints(l.query, shown); err != nil || all.n == 0 {
+		return err
+	}
+	s := series{points: []Point{{Time: now, Value: finite(all.value(l.query.Aggregator.Name))}}, interval: 1, aggr: l.query.Aggregator.Name}
+	if s.aggr != "count" {
+		s.unit = l.metric.unit // as every series of it has
+	}
+	l.series = []series{s}
+	return nil
+}
+
+// worth is what c adds to l at now.
+func (c *standingContext) worth(now int64, l *standingLeaf) worth {
+	if !c.show(now, now-l.width()-lateness+1) {
+		return worth{known: true, until: c.appears(now)}
+	}
+	w := worth{known: true, shown: true, until: c.until(now, l.width())}
+	w.value, w.newest = l.options.at(&c.Series, c.Points, now)
+	return w
+}
+
+// weigh finds out what the series that moved add, to all their leaves while they
+// are at hand.
+func (s *Standing) weigh(now int64) {
+	for i, c := range s.moved {
+		s.moved[i], c.moved = nil, false
+		var last *standingLeaf
+		var w worth
+		for _, m := range c.leaves {
+			l := m.leaf
+			if l.worth == nil || !l.folds {
+				continue
+			}
+			if last == nil || last.options != l.options {
+				last, w = l, c.worth(now, l)
+			}
+			l.worth[m.index] = w
+		}
+	}
+	s.moved = s.moved[:0]
+}
