@@ -1,13 +1,11 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"runtime"
 	"time"
 
-	"kelpie.dev/kelpie/bench/figure"
 	"kelpie.dev/kelpie/metric"
 	"kelpie.dev/kelpie/query"
 )
@@ -130,54 +128,4 @@ func (t standingTask) second(standing *query.Standing, series []metric.Series, n
 		observe, step = observe+o, step+e
 	}
 	return observe, step, nil
-}
-
-// evaluateEach evaluates the same queries at the same instant, each from a store
-// that holds the same.
-func evaluateEach(ctx context.Context, t standingTask) (out evaluated, err error) {
-	now := int64(lastPoint - warmUp - t.Rounds)
-	st, err := storeTask{Dir: t.Dir}.open(func() time.Time { return time.Unix(now, 0) })
-	if err != nil {
-		return out, err
-	}
-	defer func() { err = errors.Join(err, st.Close()) }()
-	series := t.all()
-	for n := range warmUp + t.Rounds {
-		now++
-		setPoints(series, 0, n, now)
-		for first := 0; first < len(series); first += batchSize {
-			if err := st.Append(ctx, series[first:min(first+batchSize, len(series))]); err != nil {
-				return out, err
-			}
-		}
-	}
-	figure.Progress("filled with %d seconds", warmUp+t.Rounds)
-	runtime.GC()
-	out.Values = map[string]float64{}
-	narrow, wide := t.texts()
-	if t.Sample < len(narrow) {
-		narrow = narrow[:t.Sample]
-	}
-	ask := func(texts []string) (float64, error) {
-		took, err := spent(func() error {
-			for _, text := range texts {
-				e, err := query.Parse(text)
-				if err != nil {
-					return err
-				}
-				reading, ok, err := query.Value(ctx, st, e, now)
-				if err != nil || !ok {
-					return fmt.Errorf("%s has no value: %w", text, err)
-				}
-				out.Values[text] = reading.Value
-			}
-			return nil
-		})
-		return millis(took) / float64(max(1, len(texts))), err
-	}
-	if out.Narrow, err = ask(narrow); err != nil {
-		return out, err
-	}
-	out.Wide, err = ask(wide)
-	return out, err
 }
