@@ -194,12 +194,12 @@ func (s *Standing) fill(m *standingMetric, of *metric.Series, now int64) {
 // What it returns is missing as in Add; until it is filled, values stay.
 func (s *Standing) Reset(now int64) []Missing {
 	var missing []Missing
-	s.contexts = 0
+	s.contexts, s.moved = 0, nil
 	for _, m := range s.metrics {
 		clear(m.contexts)
 		m.size, m.err = 0, nil
 		for _, l := range m.leaves {
-			l.members, l.worth, l.shown, l.groups, l.sorted, l.sought = nil, nil, nil, nil, false, false
+			l.members, l.worth, l.order, l.distributions, l.shown, l.groups, l.sought = nil, nil, nil, 0, nil, nil, false
 			s.mark(l)
 			if slices.ContainsFunc(l.users, func(q *StandingQuery) bool { return !q.viaSource }) {
 				l.sought, l.loading = true, true
@@ -221,11 +221,11 @@ func (s *Standing) Size() int { return len(s.queries) }
 // Value, and its answers given to Answered; each is returned once a second at
 // most, and while its series come.
 func (s *Standing) Step(now int64, changed func(*StandingQuery)) (ask []*StandingQuery) {
+	s.weigh(now)
 	s.sweep(now)
 	for len(s.due) > 0 && s.due[0].until <= now {
 		s.mark(s.due[0])
 	}
-	s.weigh(now)
 	s.touched = s.touched[:0]
 	for i, l := range s.dirty {
 		s.dirty[i] = nil

@@ -440,8 +440,7 @@ func (s *Standing) sweep(now int64) {
 		if m.size < before {
 			s.contexts -= before - m.size
 			for _, l := range m.leaves {
-				l.members = slices.DeleteFunc(l.members, gone)
-				l.shown, l.worth = nil, nil
+				l.forget(gone)
 			}
 			if m.err != nil { // there may be room again
 				m.err = nil

@@ -1,5 +1,7 @@
 package query
 
+import "slices"
+
 // worth is what a member of a leaf adds to its value. As the window of a series
 // ends at its newest point, it holds until a point comes or the series is late:
 // what a batch costs is what is in it, and the sum over the others.
@@ -14,19 +16,44 @@ type worth struct {
 // A membership is a series' place in a leaf.
 type membership struct {
 	leaf  *standingLeaf
-	index int // in the leaf's worth, unless that is nil
+	index int // in the leaf's members
 }
 
-// index gives the members, which are sorted, their places.
-func (l *standingLeaf) index() {
-	l.worth, l.folds = make([]worth, len(l.members)), len(l.query.By) == 0
-	for i, c := range l.members {
-		l.folds = l.folds && !c.isDistribution
-		for j := range c.leaves {
-			if c.leaves[j].leaf == l {
-				c.leaves[j].index = i
-			}
-		}
+// folds reports whether l is the sum of what its members add: whether all of them
+// have points, and are one group.
+func (l *standingLeaf) folds() bool { return l.distributions == 0 && len(l.query.By) == 0 }
+
+// sort finds the places of those that joined among the others. As series come and
+// go all the time, that must not cost what all of them do.
+func (l *standingLeaf) sort() {
+	n := len(l.order)
+	if n == len(l.members) {
+		return
+	}
+	l.shown = nil
+	compare := func(a, b int32) int {
+		return compareContexts(&l.members[a].contextSeries, &l.members[b].contextSeries)
+	}
+	joined := make([]int32, len(l.members)-n)
+	for i := range joined {
+		joined[i] = int32(n + i) //nolint:gosec // at most maxMembership
+	}
+	slices.SortFunc(joined, compare)
+	l.order = append(l.order, joined...)
+	for i := len(joined) - 1; i >= 0; i-- {
+		at, _ := slices.BinarySearchFunc(l.order[:n], joined[i], compare)
+		copy(l.order[at+i+1:], l.order[at:n])
+		l.order[at+i], n = joined[i], at
+	}
+}
+
+// forget takes from l those that are gone.
+func (l *standingLeaf) forget(gone func(*standingContext) bool) {
+	members := slices.DeleteFunc(l.members, gone)
+	l.members, l.worth, l.order, l.shown, l.distributions = nil, nil, nil, nil, 0
+	for _, c := range members {
+		c.leaves = slices.DeleteFunc(c.leaves, func(m membership) bool { return m.leaf == l })
+		l.join(c)
 	}
 }
 
@@ -35,7 +62,7 @@ func (l *standingLeaf) index() {
 func (l *standingLeaf) fold(now int64) error {
 	var all accumulator
 	shown := 0
-	for i := range l.worth {
+	for _, i := range l.order {
 		w := &l.worth[i]
 		if !w.known || w.until <= now {
 			*w = l.members[i].worth(now, l)
@@ -77,7 +104,7 @@ func (s *Standing) weigh(now int64) {
 		var w worth
 		for _, m := range c.leaves {
 			l := m.leaf
-			if l.worth == nil || !l.folds {
+			if !l.folds() {
 				continue
 			}
 			if last == nil || last.options != l.options {
