@@ -199,7 +199,8 @@ func (s *Standing) Reset(now int64) []Missing {
 		clear(m.contexts)
 		m.size, m.err = 0, nil
 		for _, l := range m.leaves {
-			l.members, l.worth, l.order, l.distributions, l.shown, l.groups, l.sought = nil, nil, nil, 0, nil, nil, false
+			l.members, l.worth, l.order, l.settled, l.distributions = nil, nil, nil, 0, 0
+			l.shown, l.groups, l.sought = nil, nil, false
 			s.mark(l)
 			if slices.ContainsFunc(l.users, func(q *StandingQuery) bool { return !q.viaSource }) {
 				l.sought, l.loading = true, true

@@ -45,12 +45,31 @@ func (l *standingLeaf) sort() {
 		copy(l.order[at+i+1:], l.order[at:n])
 		l.order[at+i], n = joined[i], at
 	}
+	if len(l.members) >= 2*l.settled {
+		l.settle()
+	}
+}
+
+// settle moves the members into their order, in which they are added up. Done as
+// often as their number doubles, it costs each of them little.
+func (l *standingLeaf) settle() {
+	members, worths := make([]*standingContext, len(l.members)), make([]worth, len(l.members))
+	for i, at := range l.order {
+		c := l.members[at]
+		members[i], worths[i], l.order[i] = c, l.worth[at], int32(i) //nolint:gosec // at most maxMembership
+		for j := range c.leaves {
+			if c.leaves[j].leaf == l {
+				c.leaves[j].index = i
+			}
+		}
+	}
+	l.members, l.worth, l.settled = members, worths, len(members)
 }
 
 // forget takes from l those that are gone.
 func (l *standingLeaf) forget(gone func(*standingContext) bool) {
 	members := slices.DeleteFunc(l.members, gone)
-	l.members, l.worth, l.order, l.shown, l.distributions = nil, nil, nil, nil, 0
+	l.members, l.worth, l.order, l.settled, l.shown, l.distributions = nil, nil, nil, 0, nil, 0
 	for _, c := range members {
 		c.leaves = slices.DeleteFunc(c.leaves, func(m membership) bool { return m.leaf == l })
 		l.join(c)

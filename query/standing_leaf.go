@@ -27,6 +27,7 @@ type standingLeaf struct {
 	members       []*standingContext // as they joined
 	worth         []worth            // of each member
 	order         []int32            // of the members that are sorted, by contextsOf
+	settled       int                // members when they last stood in order
 	distributions int                // members that are some
 	shown         []*contextSeries   // members with points in the window, at the latest evaluation, unless it folds
 	groups        []*group           // of shown
