@@ -99,6 +99,10 @@ walkthrough: image ## The user's story, every row, both modes, on the lab
 bench-agent: ## The agent beside statsd_exporter, Telegraf and OpenTelemetry, ratios printed (QUICK=1 for a short run)
 	@cd bench && go run ./agent $(if $(QUICK),-quick)
 
+.PHONY: bench-backend
+bench-backend: ## The backend beside Prometheus, ratios printed (QUICK=1 for a short run)
+	@cd bench && go run ./backend $(if $(QUICK),-quick)
+
 ##@ The lab
 
 .PHONY: lab-up

@@ -100,18 +100,14 @@ func instantLane(at span, o options, newest *int64) lane {
 	values := make([]float64, len(at.instants))
 	steps := at.steps()
 	roll := func(c *contextSeries, _ int) []float64 {
-		r := rollupFor(&c.Series, o, width)
-		every := submission(&c.Series)
 		end := 0
 		for i, t := range at.instants {
 			for end < len(c.Points) && c.Points[end].Time <= t {
 				end++
 			}
-			points := trailing(c.Points[:end], every, t, width)
-			if len(points) > 0 {
-				*newest = max(*newest, points[len(points)-1].Time)
-			}
-			values[i] = r.of(points)
+			var last int64
+			values[i], last = o.at(&c.Series, c.Points[:end], t)
+			*newest = max(*newest, last)
 		}
 		if steps != nil {
 			steps(values)
@@ -131,6 +127,17 @@ func instantLane(at span, o options, newest *int64) lane {
 		steps:   steps,
 		place:   instantPlace(at.instants, width, newest),
 	}
+}
+
+// at is the value of s over the trailing window that ends at now, and the time of
+// its newest point there. points are those of s that are not later than now.
+func (o options) at(s *metric.Series, points []metric.Point, now int64) (value float64, newest int64) {
+	newest = nothingYet
+	points = trailing(points, submission(s), now, o.window())
+	if len(points) > 0 {
+		newest = points[len(points)-1].Time
+	}
+	return rollupFor(s, o, o.window()).of(points), newest
 }
 
 // instantPlace is the place of a lane over the trailing windows at instants.

@@ -30,6 +30,7 @@ type Standing struct {
 	due         dueLeaves
 	contexts    int
 	lookBack    map[*StandingQuery]struct{} // those to be asked of a Source
+	moved       []*standingContext          // since the last Step
 	touched     []*StandingQuery            // scratch of Step
 }
 
@@ -193,12 +194,13 @@ func (s *Standing) fill(m *standingMetric, of *metric.Series, now int64) {
 // What it returns is missing as in Add; until it is filled, values stay.
 func (s *Standing) Reset(now int64) []Missing {
 	var missing []Missing
-	s.contexts = 0
+	s.contexts, s.moved = 0, nil
 	for _, m := range s.metrics {
 		clear(m.contexts)
 		m.size, m.err = 0, nil
 		for _, l := range m.leaves {
-			l.members, l.shown, l.groups, l.sorted, l.sought = nil, nil, nil, false, false
+			l.members, l.worth, l.order, l.settled, l.distributions = nil, nil, nil, 0, 0
+			l.shown, l.groups, l.sought = nil, nil, false
 			s.mark(l)
 			if slices.ContainsFunc(l.users, func(q *StandingQuery) bool { return !q.viaSource }) {
 				l.sought, l.loading = true, true
@@ -220,6 +222,7 @@ func (s *Standing) Size() int { return len(s.queries) }
 // Value, and its answers given to Answered; each is returned once a second at
 // most, and while its series come.
 func (s *Standing) Step(now int64, changed func(*StandingQuery)) (ask []*StandingQuery) {
+	s.weigh(now)
 	s.sweep(now)
 	for len(s.due) > 0 && s.due[0].until <= now {
 		s.mark(s.due[0])
@@ -312,8 +315,10 @@ func (s *Standing) mark(l *standingLeaf) {
 	}
 }
 
+// markAll has every leaf of m, and what each of its series adds, evaluated anew.
 func (s *Standing) markAll(m *standingMetric) {
 	for _, l := range m.leaves {
+		clear(l.worth)
 		s.mark(l)
 	}
 }

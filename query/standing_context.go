@@ -30,7 +30,7 @@ type standingMetric struct {
 // standingContext is one series, or one distribution, of a metric.
 type standingContext struct {
 	contextSeries // Points are those of the window, of the interval of the newest
-	leaves        []*standingLeaf
+	leaves        []membership
 	next          *standingContext // of the same hash
 
 	seen           int64 // when it came last
@@ -40,6 +40,7 @@ type standingContext struct {
 	points         []metric.Point // ascending in time, as they came
 	fast           []bool         // of points: whether each stands for metric.FastInterval
 	mixed          bool           // fast holds both
+	moved          bool           // in Standing.moved
 }
 
 // add makes l one of m's leaves and joins it to the series that it selects.
@@ -70,7 +71,7 @@ func (m *standingMetric) remove(l *standingLeaf) {
 		delete(m.byTag, l.tag)
 	}
 	for _, c := range l.members {
-		c.leaves = slices.DeleteFunc(c.leaves, isL)
+		c.leaves = slices.DeleteFunc(c.leaves, func(m membership) bool { return m.leaf == l })
 	}
 	m.width = 0
 	for _, other := range m.leaves {
@@ -201,11 +202,7 @@ func (s *Standing) observe(m *standingMetric, of *metric.Series, now int64) {
 		}
 	}
 	c.prune(now, m.width)
-	for _, l := range c.leaves {
-		if !l.dirty {
-			s.mark(l)
-		}
-	}
+	s.move(c)
 }
 
 // ObserveDistributions is Observe for distributions.
@@ -229,8 +226,19 @@ func (s *Standing) ObserveDistributions(distributions []metric.Distribution, now
 			}
 		}
 		c.prune(now, m.width)
-		for _, l := range c.leaves {
-			s.mark(l)
+		s.move(c)
+	}
+}
+
+// move has every leaf that reads c evaluated with what c is now.
+func (s *Standing) move(c *standingContext) {
+	if !c.moved {
+		c.moved = true
+		s.moved = append(s.moved, c)
+	}
+	for _, m := range c.leaves {
+		if !m.leaf.dirty {
+			s.mark(m.leaf)
 		}
 	}
 }
@@ -432,8 +440,7 @@ func (s *Standing) sweep(now int64) {
 		if m.size < before {
 			s.contexts -= before - m.size
 			for _, l := range m.leaves {
-				l.members = slices.DeleteFunc(l.members, gone)
-				l.shown = nil
+				l.forget(gone)
 			}
 			if m.err != nil { // there may be room again
 				m.err = nil

@@ -3,7 +3,6 @@ package query
 import (
 	"context"
 	"math"
-	"slices"
 
 	"kelpie.dev/kelpie/metric"
 )
@@ -25,10 +24,13 @@ type standingLeaf struct {
 	loading bool  // what it has missed is still to come
 	loadErr error // it could not be read
 
-	members []*standingContext // in the order of contextsOf, once sorted
-	sorted  bool
-	shown   []*contextSeries // members with points in the window, at the latest evaluation
-	groups  []*group         // of shown
+	members       []*standingContext // as they joined
+	worth         []worth            // of each member
+	order         []int32            // of the members that are sorted, by contextsOf
+	settled       int                // members when they last stood in order
+	distributions int                // members that are some
+	shown         []*contextSeries   // members with points in the window, at the latest evaluation, unless it folds
+	groups        []*group           // of shown
 
 	// What evaluate found.
 	series []series
@@ -85,9 +87,11 @@ func (s *Standing) drop(l *standingLeaf) {
 
 // join makes c one of l's series.
 func (l *standingLeaf) join(c *standingContext) {
-	l.members = append(l.members, c)
-	l.sorted = false
-	c.leaves = append(c.leaves, l)
+	c.leaves = append(c.leaves, membership{leaf: l, index: len(l.members)})
+	l.members, l.worth = append(l.members, c), append(l.worth, worth{})
+	if c.isDistribution {
+		l.distributions++
+	}
 }
 
 // evaluate brings what l is worth up to now.
@@ -102,6 +106,10 @@ func (l *standingLeaf) evaluate(now int64) {
 		return
 	}
 	l.sort()
+	if l.folds() {
+		l.err = l.fold(now)
+		return
+	}
 	at := instantLane(span{instants: []int64{now}}, l.options, &l.newest)
 	found, err := l.sketches(now, at)
 	if !found && err == nil {
@@ -127,18 +135,12 @@ func (l *standingLeaf) at(now int64) []series {
 	return l.series
 }
 
-func (l *standingLeaf) sort() {
-	if !l.sorted {
-		slices.SortFunc(l.members, func(a, b *standingContext) int { return compareContexts(&a.contextSeries, &b.contextSeries) })
-		l.sorted, l.shown = true, nil
-	}
-}
-
 // points evaluates l over the members with points. The groups are those of the
 // evaluation before while the members with points are.
 func (l *standingLeaf) points(now int64, at lane) error {
 	n, same := 0, l.shown != nil
-	for _, c := range l.members {
+	for _, i := range l.order {
+		c := l.members[i]
 		if c.isDistribution || !c.show(now, at.from) {
 			l.until = min(l.until, c.appears(now))
 			continue
@@ -171,7 +173,8 @@ func (l *standingLeaf) points(now int64, at lane) error {
 // when none has a sketch in the window.
 func (l *standingLeaf) sketches(now int64, at lane) (found bool, err error) {
 	m := newMerger(l.query, at)
-	for _, c := range l.members {
+	for _, i := range l.order {
+		c := l.members[i]
 		if !c.isDistribution {
 			continue
 		}

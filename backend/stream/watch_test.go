@@ -146,12 +146,12 @@ func TestWatch(t *testing.T) {
 	l.submit(t, "queue", 3, "app:web")
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	c := l.watch(t, ctx, "max:queue{app:web}.rollup(max, 60)", "avg:none{*}", "avg:queue{", "sum:queue{*} by {app}.rollup(60)", "stddev:queue{*}", "moving_rollup(max:queue{*}, 60, 'max')")
+	c := l.watch(t, ctx, "max:queue{app:web}.rollup(max, 60)", "avg:none{*}", "avg:queue{", "sum:queue{*} by {app}.rollup(60)", "stddev:queue{*}", "moving_rollup(max:queue{*}.rollup(max, 60), 60, 'max')")
 	next(t, c, 1, is(3))
 	l.submit(t, "queue", 8, "app:web")
 	next(t, c, 1, is(8))
 	l.submit(t, "queue", 1, "app:db")
-	again := l.watch(t, ctx, "avg:none{*}", "sum:queue{*} by {app}.rollup(60)", "avg:queue{", "moving_rollup(max:queue{*}, 60, 'max')")
+	again := l.watch(t, ctx, "avg:none{*}", "sum:queue{*} by {app}.rollup(60)", "avg:queue{", "moving_rollup(max:queue{*}.rollup(max, 60), 60, 'max')")
 	if u := next(t, again, 1, fails(vs.Reason_REASON_NO_DATA)); !strings.Contains(u.GetError().GetMessage(), "check the metric name") {
 		t.Errorf("no data: %v", u)
 	}
@@ -160,7 +160,7 @@ func TestWatch(t *testing.T) {
 	}
 	next(t, l.watch(t, ctx, "sum:queue{*} by {app}.rollup(60)"), 1, fails(vs.Reason_REASON_SEVERAL))
 	// One that looks back is asked of the store.
-	next(t, l.watch(t, ctx, "moving_rollup(max:queue{*}, 60, 'max')"), 1, is(8))
+	next(t, l.watch(t, ctx, "moving_rollup(max:queue{*}.rollup(max, 60), 60, 'max')"), 1, is(8))
 	// A connection may change its mind.
 	if err := c.Send(&vs.WatchRequest{Drop: []uint64{1}, Want: []*vs.Want{{Id: 9, Query: "min:queue{app:db}"}}}); err != nil {
 		t.Fatal(err)

@@ -41,14 +41,14 @@ func (r *run) inProcess(ctx context.Context, specs []load.Spec) error {
 		if err != nil {
 			return err
 		}
-		progress("run    in process, %s", spec)
+		figure.Progress("run    in process, %s", spec)
 		ours, err := r.kelpieInProcess(ctx, spec, path)
 		if err != nil {
-			r.failed("kelpie in process, "+spec.String(), err)
+			r.report.Failed("kelpie in process, "+spec.String(), err)
 		}
 		theirs, err := r.exporterInProcess(ctx, path)
 		if err != nil {
-			r.failed("statsd_exporter in process, "+spec.String(), err)
+			r.report.Failed("statsd_exporter in process, "+spec.String(), err)
 		}
 		copying, err := r.copying(path)
 		if err != nil {
@@ -80,13 +80,13 @@ func (r *run) kelpieInProcess(ctx context.Context, spec load.Spec, path string) 
 		Args: []string{r.ingestBin, "-test.run=^$", "-test.bench=^" + ingest + "$/^(" + recorded + "|contexts=" + strconv.Itoa(spec.Contexts) + ")$",
 			"-test.benchmem", "-test.count=3", "-test.cpu=1", "-test.benchtime=" + r.benchtime},
 		Env: []string{"PATH=" + os.Getenv("PATH"), "HOME=" + r.dir, loadVariable + "=" + path},
-		Dir: filepath.Join(r.builder.kelpie, "agent"), CPU: receiverCPU, Log: filepath.Join(r.dir, "ingest.log"), Stdout: &out,
+		Dir: filepath.Join(r.builder.Kelpie, "agent"), CPU: receiverCPU, Log: filepath.Join(r.dir, "ingest.log"), Stdout: &out,
 	})
 	if err != nil {
 		return ingested{}, err
 	}
 	if err := p.Wait(); err != nil {
-		return ingested{}, fmt.Errorf("%w\n%s", err, tail(out.String(), 5))
+		return ingested{}, fmt.Errorf("%w\n%s", err, bytes.TrimSpace(out.Bytes()))
 	}
 	return parseIngest(out.String())
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"io"
 	"strings"
 	"testing"
 )
@@ -54,12 +55,12 @@ func TestLossless(t *testing.T) {
 // all were well, and that a part nobody knows is named.
 func TestFailuresCount(t *testing.T) {
 	r := &run{}
-	r.limit("some", "ms", 1, 2)
-	if err := r.finish(); err != nil {
+	r.report.Limit("some", "ms", 1, 2)
+	if err := r.report.Finish(io.Discard); err != nil {
 		t.Errorf("without a failure: %v", err)
 	}
-	r.failed("a part", errors.New("no benchmark"))
-	if err := r.finish(); err == nil || !strings.Contains(err.Error(), "a part") {
+	r.report.Failed("a part", errors.New("no benchmark"))
+	if err := r.report.Finish(io.Discard); err == nil || !strings.Contains(err.Error(), "a part") {
 		t.Errorf("with a failure: %v", err)
 	}
 	if err := known([]string{"udp", " flush"}); err != nil {

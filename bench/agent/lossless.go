@@ -30,7 +30,7 @@ func (x *receiver) search(ctx context.Context, path string) (c ceiling, err erro
 	if c.flood, err = x.step(ctx, path, 0, r.probe); err != nil {
 		return c, err
 	}
-	progress("       %s: flooded with %s/s, took %s/s", x.program.name, figure.Count(c.flood.rate()), figure.Count(c.flood.rate()*c.flood.share()))
+	figure.Progress("       %s: flooded with %s/s, took %s/s", x.program.name, figure.Count(c.flood.rate()), figure.Count(c.flood.rate()*c.flood.share()))
 	if c.flood.lossless() {
 		if c.best, err = x.twice(ctx, path, 0, r.confirm); err != nil {
 			return c, err
@@ -84,7 +84,7 @@ func (x *receiver) bisect(ctx context.Context, path string, flood step) (float64
 		if err != nil {
 			return 0, err
 		}
-		progress("       %s: %s/s, %.3f %% came through", x.program.name, figure.Count(s.rate()), 100*s.share())
+		figure.Progress("       %s: %s/s, %.3f %% came through", x.program.name, figure.Count(s.rate()), 100*s.share())
 		if s.lossless() {
 			low = s.rate()
 		} else {
@@ -122,7 +122,7 @@ func (r *run) lossless(ctx context.Context, network string, spec load.Spec) erro
 		}
 		c, err := r.losslessOf(ctx, p, network, path)
 		if err != nil {
-			r.failed(p.name+" on "+network, err)
+			r.report.Failed(p.name+" on "+network, err)
 			continue
 		}
 		found[p.name] = c.best.rate()
@@ -141,7 +141,7 @@ func (r *run) lossless(ctx context.Context, network string, spec load.Spec) erro
 }
 
 func (r *run) losslessOf(ctx context.Context, p *program, network, path string) (c ceiling, err error) {
-	progress("run    %s, %s", p.name, network)
+	figure.Progress("run    %s, %s", p.name, network)
 	x, err := r.start(ctx, p, network)
 	if err != nil {
 		return c, err
@@ -187,10 +187,10 @@ func (r *run) account(ctx context.Context, x *receiver, path string) error {
 	}
 	received, dropped := after[0]-before[0], after[1]-before[1]
 	sent := float64(flood.Datagrams + last.Datagrams)
-	r.note("kelpie above its ceiling, %s: %.0f datagrams sent = %.0f received + %.0f counted as dropped by the kernel; unaccounted: %.0f",
+	r.report.Note("kelpie above its ceiling, %s: %.0f datagrams sent = %.0f received + %.0f counted as dropped by the kernel; unaccounted: %.0f",
 		x.place.network, sent, received, dropped, sent-received-dropped)
 	if x.place.network == "udp" {
-		r.limit("dogstatsd_udp_unaccounted", "datagrams", sent-received-dropped, 0)
+		r.report.Limit("dogstatsd_udp_unaccounted", "datagrams", sent-received-dropped, 0)
 	}
 	return nil
 }
@@ -223,7 +223,7 @@ func (r *run) wire(ctx context.Context, specs []load.Spec) error {
 		for _, p := range r.programs {
 			s, err := r.flood(ctx, p, path)
 			if err != nil {
-				r.failed(p.name+", "+spec.String(), err)
+				r.report.Failed(p.name+", "+spec.String(), err)
 				row = append(row, "–")
 				continue
 			}
@@ -247,7 +247,7 @@ func (r *run) flood(ctx context.Context, p *program, path string) (s step, err e
 	if err = x.warm(ctx, path); err == nil {
 		s, err = x.step(ctx, path, 0, r.floodFor)
 	}
-	progress("       %s: %s/s", p.name, figure.Count(s.perCPUSecond()))
+	figure.Progress("       %s: %s/s", p.name, figure.Count(s.perCPUSecond()))
 	if ended := x.end(); err == nil {
 		err = ended
 	}

@@ -8,7 +8,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -79,7 +78,7 @@ func send(path string, o load.SendOptions) error {
 
 // A run is one invocation: its settings, and what it has found.
 type run struct {
-	builder     *builder
+	builder     *process.Builder
 	programs    []*program // Kelpie first; those that were built
 	ingestBin   string     // tests of package agent; "" when not built
 	exporterBin string     // statsd_exporter in process; "" when not built
@@ -95,9 +94,7 @@ type run struct {
 	memoryFor time.Duration // more than two buckets
 	benchtime string
 
-	figures  []figure.Figure
-	notes    []string
-	failures []string // what could not be measured
+	report figure.Report
 }
 
 func newRun(ctx context.Context, quick bool) (*run, error) {
@@ -112,7 +109,7 @@ func newRun(ctx context.Context, quick bool) (*run, error) {
 		r.probe, r.confirm, r.floodFor, r.memoryFor, r.benchtime = time.Second, 2*time.Second, time.Second, 11*time.Second, "200ms"
 	}
 	var err error
-	if r.builder, err = newBuilder(ctx); err != nil {
+	if r.builder, err = process.NewBuilder(ctx, figure.Progress); err != nil {
 		return nil, err
 	}
 	if r.self, err = os.Executable(); err != nil {
@@ -160,13 +157,13 @@ func (r *run) all(ctx context.Context, wanted []string, names string) error {
 			continue
 		}
 		if err := measure[part](); err != nil {
-			r.failed(part, err)
+			r.report.Failed(part, err)
 		}
 		if ctx.Err() != nil {
 			return fmt.Errorf("interrupted while measuring %s", part)
 		}
 	}
-	return r.finish()
+	return r.report.Finish(os.Stdout)
 }
 
 // known refuses what is no part.
@@ -195,19 +192,19 @@ func (r *run) build(ctx context.Context, names string) {
 		}
 		bin, err := p.build(ctx, r.builder)
 		if err != nil {
-			r.failed("build "+p.name, err)
+			r.report.Failed("build "+p.name, err)
 			continue
 		}
 		p.bin = bin
 		r.programs = append(r.programs, p)
 	}
 	var err error
-	if r.ingestBin, err = r.builder.buildTest(ctx, "kelpie-agent.test", r.builder.kelpie, "./agent"); err != nil {
-		r.failed("build the benchmarks of package agent", err)
+	if r.ingestBin, err = r.builder.BuildTest(ctx, "kelpie-agent.test", r.builder.Kelpie, "./agent"); err != nil {
+		r.report.Failed("build the benchmarks of package agent", err)
 	}
-	peer := filepath.Join(r.builder.bench, "peers", exporterName)
-	if r.exporterBin, err = r.builder.build(ctx, exporterName+"-inprocess", peer, "."); err != nil {
-		r.failed("build statsd_exporter in process", err)
+	peer := filepath.Join(r.builder.Bench, "peers", exporterName)
+	if r.exporterBin, err = r.builder.Build(ctx, exporterName+"-inprocess", peer, "."); err != nil {
+		r.report.Failed("build statsd_exporter in process", err)
 	}
 }
 
@@ -216,7 +213,7 @@ func (r *run) load(s load.Spec) (string, error) {
 	if path, ok := r.loads[s]; ok {
 		return path, nil
 	}
-	progress("record %s", s)
+	figure.Progress("record %s", s)
 	l, err := load.Record(s)
 	if err != nil {
 		return "", err
@@ -226,7 +223,7 @@ func (r *run) load(s load.Spec) (string, error) {
 		return "", err
 	}
 	r.loads[s] = path
-	r.note("load %q: %d samples in %d datagrams of %d bytes on average", s, l.Samples(), len(l.Datagrams), l.Bytes()/len(l.Datagrams))
+	r.report.Note("load %q: %d samples in %d datagrams of %d bytes on average", s, l.Samples(), len(l.Datagrams), l.Bytes()/len(l.Datagrams))
 	return path, nil
 }
 
@@ -238,50 +235,7 @@ func (r *run) compare(name, unit string, d figure.Direction, found map[string]fl
 			peers = append(peers, figure.Value{Program: p.name, Value: found[p.name]})
 		}
 	}
-	r.figures = append(r.figures, figure.Against(name, unit, d, found[kelpieName], peers))
-}
-
-// limit adds a figure that has a limit and no peer.
-func (r *run) limit(name, unit string, value, limit float64) {
-	f := figure.Against(name, unit, figure.LowerIsBetter, value, []figure.Value{{Program: "limit", Value: limit}})
-	f.Peer = "limit"
-	r.figures = append(r.figures, f)
-}
-
-func (r *run) failed(what string, err error) {
-	progress("FAILED %s: %v", what, err)
-	r.notes = append(r.notes, fmt.Sprintf("FAILED %s: %s", what, tail(err.Error(), 3)))
-	r.failures = append(r.failures, what)
-}
-
-func (r *run) note(format string, args ...any) {
-	r.notes = append(r.notes, fmt.Sprintf(format, args...))
+	r.report.Compare(name, unit, d, found[kelpieName], peers...)
 }
 
 func (r *run) print(t figure.Table) error { return t.WriteText(os.Stdout) }
-
-func (r *run) finish() error {
-	summary := figure.Table{Title: "Figures", Header: []string{"", "kelpie", "best peer", "", "ratio", "unit"}, Notes: r.notes}
-	for _, f := range r.figures {
-		summary.Add(f.Figure, figure.Count(f.Kelpie), figure.Count(f.PeerValue), f.Peer, fmt.Sprintf("%.3g", f.Ratio), f.Unit)
-	}
-	if err := r.print(summary); err != nil {
-		return err
-	}
-	fmt.Println()
-	if len(r.figures) == 0 {
-		return errors.New("nothing was measured")
-	}
-	if err := figure.WriteJSON(os.Stdout, r.figures); err != nil {
-		return err
-	}
-	if len(r.failures) > 0 {
-		return fmt.Errorf("not measured, or not all of it: %s", strings.Join(r.failures, "; "))
-	}
-	return nil
-}
-
-// progress tells people, beside the results, what goes on.
-func progress(format string, args ...any) {
-	fmt.Fprintf(os.Stderr, format+"\n", args...)
-}

@@ -34,7 +34,7 @@ func (r *run) memory(ctx context.Context) error {
 			}
 			got, err := r.memoryOf(ctx, p, m.contexts, m.rate)
 			if err != nil {
-				r.failed(fmt.Sprintf("%s, memory at %d contexts", p.name, m.contexts), err)
+				r.report.Failed(fmt.Sprintf("%s, memory at %d contexts", p.name, m.contexts), err)
 				row = append(row, "–")
 				continue
 			}
@@ -55,7 +55,7 @@ func (r *run) memory(ctx context.Context) error {
 func mib(n int64) float64 { return float64(n) / (1 << 20) }
 
 func (r *run) memoryOf(ctx context.Context, p *program, contexts int, rate float64) (m process.Memory, err error) {
-	progress("run    %s, memory at %d contexts", p.name, contexts)
+	figure.Progress("run    %s, memory at %d contexts", p.name, contexts)
 	x, err := r.start(ctx, p, "udp")
 	if err != nil {
 		return m, err
@@ -92,7 +92,7 @@ func (r *run) flush(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	progress("run    %s, flush of 100 000 contexts", p.name)
+	figure.Progress("run    %s, flush of 100 000 contexts", p.name)
 	x, err := r.start(ctx, p, "udp")
 	if err != nil {
 		return err
@@ -110,7 +110,7 @@ func (r *run) flush(ctx context.Context) error {
 		return err
 	}
 	if len(flushes) == 0 {
-		r.note("flush of 100 000 contexts: no flush was seen in %s", r.memoryFor)
+		r.report.Note("flush of 100 000 contexts: no flush was seen in %s", r.memoryFor)
 		return nil
 	}
 	longest, texts := time.Duration(0), make([]string, len(flushes))
@@ -118,9 +118,9 @@ func (r *run) flush(ctx context.Context) error {
 		longest = max(longest, d)
 		texts[i] = d.Round(time.Millisecond / 10).String()
 	}
-	r.note("kelpie's flush of 100 000 contexts at %s samples/s: %s; %.4f %% of the samples came through meanwhile",
+	r.report.Note("kelpie's flush of 100 000 contexts at %s samples/s: %s; %.4f %% of the samples came through meanwhile",
 		figure.Count(s.rate()), strings.Join(texts, ", "), 100*s.share())
-	r.limit("agent_flush_100k", "ms", float64(longest)/float64(time.Millisecond), 100)
+	r.report.Limit("agent_flush_100k", "ms", float64(longest)/float64(time.Millisecond), 100)
 	return nil
 }
 

@@ -30,7 +30,7 @@ func (p place) target() (network, address string) {
 type program struct {
 	name     string
 	networks []string // on which it can listen
-	build    func(context.Context, *builder) (string, error)
+	build    func(context.Context, *process.Builder) (string, error)
 	args     func(place) []string
 	env      func(place) []string
 	// counted reports whether a sample of its /metrics counts counter samples
@@ -58,8 +58,8 @@ func programs() []*program {
 func kelpieProgram() *program {
 	return &program{
 		name: kelpieName, networks: []string{"udp", "unixgram"},
-		build: func(ctx context.Context, b *builder) (string, error) {
-			return b.build(ctx, "kelpie-agent", b.kelpie, "./cmd/kelpie-agent")
+		build: func(ctx context.Context, b *process.Builder) (string, error) {
+			return b.Build(ctx, "kelpie-agent", b.Kelpie, "./cmd/kelpie-agent")
 		},
 		args: func(place) []string { return nil },
 		env: func(p place) []string {
@@ -84,8 +84,8 @@ func kelpieProgram() *program {
 func exporterProgram() *program {
 	return &program{
 		name: exporterName, networks: []string{"udp", "unixgram"},
-		build: func(ctx context.Context, b *builder) (string, error) {
-			return b.build(ctx, exporterName, filepath.Join(b.bench, "peers", exporterName), "github.com/prometheus/statsd_exporter")
+		build: func(ctx context.Context, b *process.Builder) (string, error) {
+			return b.Build(ctx, exporterName, filepath.Join(b.Bench, "peers", exporterName), "github.com/prometheus/statsd_exporter")
 		},
 		args: func(p place) []string {
 			udp, socket := p.udp, ""
@@ -106,8 +106,8 @@ func exporterProgram() *program {
 func telegrafProgram() *program {
 	return &program{
 		name: "telegraf", networks: []string{"udp"},
-		build: func(ctx context.Context, b *builder) (string, error) {
-			return b.build(ctx, "telegraf", filepath.Join(b.bench, "peers", "telegraf"), ".")
+		build: func(ctx context.Context, b *process.Builder) (string, error) {
+			return b.Build(ctx, "telegraf", filepath.Join(b.Bench, "peers", "telegraf"), ".")
 		},
 		args: func(p place) []string {
 			return []string{"-udp", p.udp, "-http", p.http, fmt.Sprintf("-read-buffer=%d", receiveBuffer)}
@@ -119,8 +119,8 @@ func telegrafProgram() *program {
 func collectorProgram() *program {
 	return &program{
 		name: "otelcol", networks: []string{"udp", "unixgram"},
-		build: func(ctx context.Context, b *builder) (string, error) {
-			return b.build(ctx, "otelcol", filepath.Join(b.bench, "peers", "otelcol"), ".")
+		build: func(ctx context.Context, b *process.Builder) (string, error) {
+			return b.Build(ctx, "otelcol", filepath.Join(b.Bench, "peers", "otelcol"), ".")
 		},
 		args: func(p place) []string {
 			address := p.udp

@@ -1,4 +1,4 @@
-package main
+package process
 
 import (
 	"context"
@@ -10,13 +10,15 @@ import (
 	"strings"
 )
 
-// A builder makes the programs, into a cache outside the repository.
-type builder struct {
-	kelpie, bench string // directories of the two modules
+// A Builder makes the programs, into a cache outside the repository.
+type Builder struct {
+	Kelpie, Bench string // directories of the two modules
 	bin           string
+	progress      func(format string, args ...any)
 }
 
-func newBuilder(ctx context.Context) (*builder, error) {
+// NewBuilder returns a Builder that tells progress what it builds.
+func NewBuilder(ctx context.Context, progress func(format string, args ...any)) (*Builder, error) {
 	out, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", "kelpie.dev/kelpie", "kelpie.dev/kelpie/bench").Output()
 	if err != nil {
 		return nil, fmt.Errorf("find the source (run it in bench/): %w", withStderr(err))
@@ -29,25 +31,25 @@ func newBuilder(ctx context.Context) (*builder, error) {
 	if err != nil {
 		return nil, fmt.Errorf("find the cache: %w", err)
 	}
-	b := &builder{kelpie: dirs[0], bench: dirs[1], bin: filepath.Join(cache, "kelpie", "bench", "bin")}
+	b := &Builder{Kelpie: dirs[0], Bench: dirs[1], bin: filepath.Join(cache, "kelpie", "bench", "bin"), progress: progress}
 	if err := os.MkdirAll(b.bin, 0o755); err != nil {
 		return nil, fmt.Errorf("make the cache: %w", err)
 	}
 	return b, nil
 }
 
-// build builds a package of the module in dir and returns the binary's path.
-func (b *builder) build(ctx context.Context, name, dir, pkg string) (string, error) {
+// Build builds a package of the module in dir and returns the binary's path.
+func (b *Builder) Build(ctx context.Context, name, dir, pkg string) (string, error) {
 	return b.command(ctx, name, dir, "build", pkg)
 }
 
-// buildTest builds a package's tests: its benchmarks are among them.
-func (b *builder) buildTest(ctx context.Context, name, dir, pkg string) (string, error) {
+// BuildTest builds a package's tests: its benchmarks are among them.
+func (b *Builder) BuildTest(ctx context.Context, name, dir, pkg string) (string, error) {
 	return b.command(ctx, name, dir, "test", "-c", pkg)
 }
 
-func (b *builder) command(ctx context.Context, name, dir, verb string, args ...string) (string, error) {
-	progress("build  %s", name)
+func (b *Builder) command(ctx context.Context, name, dir, verb string, args ...string) (string, error) {
+	b.progress("build  %s", name)
 	out := filepath.Join(b.bin, name)
 	cmd := exec.CommandContext(ctx, "go", append([]string{verb, "-o", out, "-p=1", "-trimpath", "-buildvcs=false"}, args...)...)
 	cmd.Dir = dir
