@@ -304,6 +304,10 @@ func (b *backend) set(f func(b *backend)) {
 
 // ServeHTTP answers /api/v1/query.
 func (b *backend) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Path != "/api/v1/query" { // such as the value stream: it is a source that has none
+		http.NotFound(w, r)
+		return
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.status != 0 {

@@ -63,6 +63,7 @@ func newMerger(q *Query, l lane) *merger {
 type mergedGroup struct {
 	tags    metric.Tags
 	buckets []*merged // from the first ahead; nil without a sketch
+	seen    []bool    // of each instant: the group was there
 }
 
 // add merges one context.
@@ -76,6 +77,7 @@ func (m *merger) add(d *metric.Distribution) error {
 			m.groups[key] = g
 		}
 		m.memberships++
+		g.see(m.lane, d)
 		m.lane.place(d, func(bucket int, s *metric.Sketch) { m.merge(g, bucket, s) })
 		if len(m.groups) > MaxGroups || m.memberships > maxMembership || m.held > maxMergedBins {
 			return &Error{Kind: Limit, Query: m.q.src, Offset: m.q.span.Start,
@@ -83,6 +85,19 @@ func (m *merger) add(d *metric.Distribution) error {
 		}
 	}
 	return nil
+}
+
+// see notes at which instants d's points tell that g was there.
+func (g *mergedGroup) see(l lane, d *metric.Distribution) {
+	if l.instants == nil {
+		return
+	}
+	if g.seen == nil {
+		g.seen = make([]bool, l.n)
+	}
+	for i := range g.seen {
+		g.seen[i] = g.seen[i] || l.seen(i, len(d.Points), func(j int) int64 { return d.Points[j].Time })
+	}
 }
 
 func (m *merger) merge(g *mergedGroup, bucket int, s *metric.Sketch) {
@@ -119,7 +134,7 @@ func (m *merger) sorted() []*mergedGroup {
 func (m *merger) series(g *mergedGroup, o options) series {
 	ahead := m.lane.ahead
 	s := series{tags: g.tags, interval: m.lane.every, aggr: m.q.Aggregator.Name}
-	if !m.lane.instant && !slices.ContainsFunc(g.buckets[ahead:], func(b *merged) bool { return b != nil }) {
+	if m.lane.instants == nil && !slices.ContainsFunc(g.buckets[ahead:], func(b *merged) bool { return b != nil }) {
 		return s
 	}
 	counting := o.counting != raw && m.q.Aggregator.Name == "count"
@@ -141,7 +156,7 @@ func (m *merger) series(g *mergedGroup, o options) series {
 		interpolate(values, o.fill, o.limit, m.lane.width)
 	}
 	for i, v := range values[ahead:] {
-		if !math.IsNaN(v) || m.lane.instant {
+		if !math.IsNaN(v) || g.seen != nil && g.seen[i] {
 			s.points = append(s.points, Point{Time: m.lane.time(i), Value: finite(v)})
 		}
 	}

@@ -115,17 +115,17 @@ func instantLane(at span, o options, newest *int64) lane {
 		return values
 	}
 	return lane{
-		instant: true,
-		from:    at.instants[0] - width - lateness + 1,
-		to:      last,
-		n:       len(at.instants),
-		every:   1,
-		time:    func(i int) int64 { return at.instants[i] },
-		roll:    roll,
-		live:    func(c *contextSeries) bool { return len(c.Points) > 0 },
-		width:   width,
-		steps:   steps,
-		place:   instantPlace(at.instants, width, newest),
+		instants: at.instants,
+		from:     at.instants[0] - width - lateness + 1,
+		to:       last,
+		n:        len(at.instants),
+		every:    1,
+		time:     func(i int) int64 { return at.instants[i] },
+		roll:     roll,
+		live:     func(c *contextSeries) bool { return len(c.Points) > 0 },
+		width:    width,
+		steps:    steps,
+		place:    instantPlace(at.instants, width, newest),
 	}
 }
 

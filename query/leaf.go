@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sort"
 	"strings"
 
 	"kelpie.dev/kelpie/metric"
@@ -44,9 +45,9 @@ type lane struct {
 	// ahead is how many buckets before the first are read as well, to fill from.
 	ahead int
 	width int64 // seconds that a value stands for
-	// instant says that values are those of instants. A group that has none at one
-	// of them, but was there within lateness, has a null.
-	instant bool
+	// instants are what the values are at, if not buckets. A group that has none at
+	// one of them, but was there within lateness, has a null.
+	instants []int64
 	// place calls add for those of d's sketches that have a bucket, counted from
 	// the first of those ahead.
 	place func(d *metric.Distribution, add func(bucket int, s *metric.Sketch))
@@ -306,7 +307,9 @@ func (l lane) aggregate(ctx context.Context, q *Query, g *group) (series, error)
 		switch {
 		case buckets[i].n > 0:
 			points = append(points, Point{Time: l.time(i), Value: finite(buckets[i].value(q.Aggregator.Name))})
-		case l.instant: // the group was there a while ago: default_zero makes it 0
+		case l.instants != nil && slices.ContainsFunc(g.members, func(c *contextSeries) bool {
+			return l.seen(i, len(c.Points), func(j int) int64 { return c.Points[j].Time })
+		}): // default_zero makes it 0
 			points = append(points, Point{Time: l.time(i), Value: null})
 		}
 	}
@@ -317,6 +320,14 @@ func (l lane) aggregate(ctx context.Context, q *Query, g *group) (series, error)
 		unit:     unitOf(q, g.members),
 		aggr:     q.Aggregator.Name,
 	}, nil
+}
+
+// seen reports whether one of n points, ascending in time, tells that their
+// context was there at instant i.
+func (l lane) seen(i, n int, time func(int) int64) bool {
+	at := l.instants[i]
+	later := sort.Search(n, func(j int) bool { return time(j) > at })
+	return later > 0 && time(later-1) > at-l.width-lateness
 }
 
 // unitOf is the unit that all contexts share, or "".

@@ -277,7 +277,7 @@ func (s *Standing) settle(q *StandingQuery, a Answer, changed func(*StandingQuer
 
 // evaluate evaluates q over the current values of its leaves.
 func (q *StandingQuery) evaluate(now int64) Answer {
-	newest := int64(math.MinInt64)
+	newest := int64(nothingYet)
 	for _, l := range q.leaves {
 		newest = max(newest, l.newest)
 		if l.err != nil {

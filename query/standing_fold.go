@@ -93,7 +93,7 @@ func (l *standingLeaf) fold(now int64) error {
 			all.add(w.value)
 		}
 	}
-	if err := needsPoints(l.query, shown); err != nil || all.n == 0 {
+	if err := needsPoints(l.query, shown); err != nil || shown == 0 {
 		return err
 	}
 	s := series{points: []Point{{Time: now, Value: finite(all.value(l.query.Aggregator.Name))}}, interval: 1, aggr: l.query.Aggregator.Name}

@@ -2,7 +2,6 @@ package query
 
 import (
 	"context"
-	"math"
 
 	"kelpie.dev/kelpie/metric"
 )
@@ -67,7 +66,7 @@ func (s *Standing) leaf(q *Query) (l *standingLeaf, err error) {
 		return nil, err
 	}
 	o.fill = "null" // as in leavesOf
-	l = &standingLeaf{text: text, query: q, options: o, metric: m, place: -1, newest: math.MinInt64, until: never}
+	l = &standingLeaf{text: text, query: q, options: o, metric: m, place: -1, newest: nothingYet, until: never}
 	s.metrics[q.Metric] = m
 	m.add(l)
 	return l, nil
@@ -98,7 +97,7 @@ func (l *standingLeaf) join(c *standingContext) {
 func (l *standingLeaf) evaluate(now int64) {
 	l.dirty = false
 	l.series, l.err = nil, l.metric.err
-	l.newest, l.until = math.MinInt64, never
+	l.newest, l.until = nothingYet, never
 	if l.err == nil {
 		l.err = l.loadErr
 	}
@@ -108,20 +107,25 @@ func (l *standingLeaf) evaluate(now int64) {
 	l.sort()
 	if l.folds() {
 		l.err = l.fold(now)
-		return
+	} else {
+		l.err = l.each(now)
 	}
+	if l.newest == nothingYet && len(l.series) > 0 {
+		l.until = min(l.until, now+1) // what is made of its nulls is true now, and not later
+	}
+}
+
+// each evaluates l as a Source's answer is.
+func (l *standingLeaf) each(now int64) error {
 	at := instantLane(span{instants: []int64{now}}, l.options, &l.newest)
 	found, err := l.sketches(now, at)
 	if !found && err == nil {
 		err = l.points(now, at)
 	}
-	l.err = err
-	if l.newest == math.MinInt64 && len(l.series) > 0 {
-		l.until = min(l.until, now+1) // what is made of its nulls is true now, and not later
-	}
 	for i := range l.series {
 		l.series[i].counting, l.series[i].interpolated = false, false // as in leavesOf
 	}
+	return err
 }
 
 // at returns what l is worth at now. Nothing has changed since it was evaluated,
