@@ -91,12 +91,15 @@ func (a *agent) rows(now time.Time) (rows []Row) {
 
 func (a *agent) row(metric string, m datadogmetric.Metric, now time.Time) Row {
 	reading := a.source.Read(m.Key)
-	_, why := m.Value(reading, now)
+	served, why := m.Value(reading, now)
 	r := Row{Metric: metric, Query: m.Query, Valid: why == nil, At: reading.At}
 	if why != nil {
 		r.Error = string(why.Reason) + ": " + why.Error()
 	}
-	if !reading.At.IsZero() {
+	if served.StandsFor != nil {
+		r.Error = string(served.StandsFor.Reason) + ": " + served.StandsFor.Error()
+		r.Value = strconv.FormatFloat(served.Value, 'g', 6, 64) + " (standing in)"
+	} else if !reading.At.IsZero() {
 		r.Value = strconv.FormatFloat(reading.Value, 'g', 6, 64)
 		r.Age = now.Sub(reading.At).Round(time.Second).Seconds()
 	}

@@ -44,6 +44,7 @@ type object struct {
 	generated    bool // made for an autoscaler's plain metric name
 	created      time.Time
 	status       v1alpha1.DatadogMetricStatus
+	noData       noData        // what to serve while there are no data
 	problem      *source.Error // what is wrong with the spec; nil if nothing
 }
 
@@ -76,6 +77,9 @@ func decode(u *unstructured.Unstructured, own string) object {
 	}
 	o.maxAge = o.duration(u, "maxAge")
 	o.timeWindow = o.duration(u, "timeWindow")
+	if o.noData, err = parseNoData(u.GetAnnotations()[onNoData]); err != nil {
+		o.fault("annotation %s is %v", onNoData, err)
+	}
 	if o.problem == nil && o.query == "" {
 		o.fault("spec.query is empty: write a query such as avg:nginx.requests{kube_deployment:web}")
 	}
