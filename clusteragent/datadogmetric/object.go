@@ -9,6 +9,7 @@ package datadogmetric
 import (
 	"encoding/json"
 	"fmt"
+	"math"
 	"strconv"
 	"time"
 
@@ -101,7 +102,10 @@ func (o *object) duration(u *unstructured.Unstructured, field string) time.Durat
 	text := fmt.Sprint(v)
 	d, err := time.ParseDuration(text)
 	if n, nerr := strconv.ParseFloat(text, 64); nerr == nil {
-		d, err = time.Duration(n*float64(time.Second)), nil
+		// Out of range, and for NaN, the conversion is another on each processor.
+		if d, err = -1, nil; n >= 0 && n < math.MaxInt64/float64(time.Second) {
+			d = time.Duration(n * float64(time.Second))
+		}
 	}
 	if err != nil || d < 0 {
 		o.fault("spec.%s is %q: write a duration such as 90s, 5m or 1h, or whole seconds", field, text)
