@@ -20,6 +20,8 @@ type Status struct {
 	CRD          bool          `json:"crd"`
 	Serving      bool          `json:"serving"`
 	Registration string        `json:"registration,omitempty"` // what is wrong with the APIService
+	Certificate  string        `json:"certificate,omitempty"`  // what is wrong with it
+	CertEnds     time.Time     `json:"certificate_ends,omitzero"`
 	Source       source.Status `json:"source"`
 	Metrics      []Row         `json:"metrics"`
 
@@ -55,6 +57,7 @@ func (a *agent) status() any {
 	}
 	s.CRD, s.Serving = a.cfg.CRD, a.serving.Load()
 	s.Registration, s.Source = a.keeper.Registration(), a.source.Status()
+	s.Certificate, s.CertEnds = a.keeper.Certificate()
 	s.Metrics = append(s.Metrics, a.rows(time.Now())...)
 	slices.SortFunc(s.Metrics, func(x, y Row) int { return cmp.Or(cmp.Compare(x.Metric, y.Metric), cmp.Compare(x.Query, y.Query)) })
 	return s
