@@ -140,7 +140,11 @@ func (p *Provider) find(namespace, metric string, sel labels.Selector) (datadogm
 	case !ok:
 		return datadogmetric.Metric{}, notFound("no HorizontalPodAutoscaler asks for metric %q with selector %q%s", metric, sel.String(), p.others(metric))
 	case in.Err != nil:
-		return datadogmetric.Metric{}, failure(&source.Error{Reason: "InvalidSelector", Message: in.Err.Error()}, "")
+		reason := source.Reason("InvalidSelector")
+		if errors.Is(in.Err, reference.ErrName) {
+			reason = "InvalidMetricName"
+		}
+		return datadogmetric.Metric{}, failure(&source.Error{Reason: reason, Message: in.Err.Error()}, "")
 	}
 	if p.Objects != nil {
 		// The generated object is the metric once it exists: its query may be edited.
