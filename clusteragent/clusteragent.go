@@ -225,7 +225,8 @@ func (a *agent) newKeeper() error {
 		return fmt.Errorf("connect to Kubernetes: %w", err)
 	}
 	a.keeper, err = externalmetrics.NewKeeper(externalmetrics.KeeperOptions{
-		Client: client, Namespace: a.cfg.Namespace, Secret: a.cfg.TLSSecret, Service: a.cfg.Service, Registerer: a.reg, Log: a.proc.Log,
+		Client: client, Namespace: a.cfg.Namespace, Secret: a.cfg.TLSSecret, Service: a.cfg.Service,
+		Tell: a.events.warn, Registerer: a.reg, Log: a.proc.Log,
 	})
 	return err // names itself
 }
@@ -252,6 +253,7 @@ func (a *agent) tookOver() {
 	for _, c := range a.index.All() {
 		a.events.untranslatable(c)
 	}
+	a.keeper.Retell()
 	if a.objects == nil {
 		return
 	}
@@ -301,6 +303,9 @@ func (a *agent) certificate(ctx context.Context) error {
 	const attempts = 10
 	for i := 1; ; i++ {
 		err := a.keeper.Ensure(ctx)
+		if cert, _ := a.keeper.CurrentCertKeyContent(); cert != nil {
+			return nil // if it could not be renewed, the keeper tries on
+		}
 		if err == nil || i == attempts {
 			return err // names itself
 		}
@@ -345,10 +350,16 @@ func (a *agent) synced() error {
 
 // ready reports whether requests can be answered.
 func (a *agent) ready() error {
-	if a.cfg.Enabled && !a.serving.Load() {
-		return errors.New("external metrics are not served yet; the log says what is missing")
+	if !a.cfg.Enabled || a.serving.Load() {
+		return nil
 	}
-	return nil
+	if err := a.synced(); err != nil {
+		return fmt.Errorf("external metrics are not served yet, waiting for %w", err)
+	}
+	if wrong, _ := a.keeper.Certificate(); wrong != "" {
+		return fmt.Errorf("external metrics are not served yet: %s", wrong)
+	}
+	return errors.New("external metrics are not served yet; the log says what is missing")
 }
 
 // checkQuery judges a query in our backend's language.

@@ -3,6 +3,7 @@ package clusteragent
 import (
 	"context"
 	"log/slog"
+	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
@@ -50,6 +51,18 @@ func (e *events) untranslatable(c reference.Change) {
 				APIVersion: "autoscaling/v2", Kind: "HorizontalPodAutoscaler", Namespace: c.HPA.Namespace, Name: c.HPA.Name, UID: c.UID,
 			}, corev1.EventTypeWarning, "MetricNotTranslated", in.Err.Error())
 		}
+	}
+}
+
+// warn tells an object of the installation what is wrong with it, if this
+// replica leads. Of one that belongs to no namespace it is told in "default".
+func (e *events) warn(object corev1.ObjectReference, reason, message string) {
+	const most = 1024 // bytes of an event's message
+	if len(message) > most {
+		message = strings.ToValidUTF8(message[:most-len("…")], "") + "…"
+	}
+	if e.isLeader() {
+		e.recorder.Event(&object, corev1.EventTypeWarning, reason, message)
 	}
 }
 

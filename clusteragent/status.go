@@ -20,6 +20,8 @@ type Status struct {
 	CRD          bool          `json:"crd"`
 	Serving      bool          `json:"serving"`
 	Registration string        `json:"registration,omitempty"` // what is wrong with the APIService
+	Certificate  string        `json:"certificate,omitempty"`  // what is wrong with it
+	CertEnds     time.Time     `json:"certificate_ends,omitzero"`
 	Source       source.Status `json:"source"`
 	Metrics      []Row         `json:"metrics"`
 
@@ -55,6 +57,7 @@ func (a *agent) status() any {
 	}
 	s.CRD, s.Serving = a.cfg.CRD, a.serving.Load()
 	s.Registration, s.Source = a.keeper.Registration(), a.source.Status()
+	s.Certificate, s.CertEnds = a.keeper.Certificate()
 	s.Metrics = append(s.Metrics, a.rows(time.Now())...)
 	slices.SortFunc(s.Metrics, func(x, y Row) int { return cmp.Or(cmp.Compare(x.Metric, y.Metric), cmp.Compare(x.Query, y.Query)) })
 	return s
@@ -91,12 +94,15 @@ func (a *agent) rows(now time.Time) (rows []Row) {
 
 func (a *agent) row(metric string, m datadogmetric.Metric, now time.Time) Row {
 	reading := a.source.Read(m.Key)
-	_, why := m.Value(reading, now)
+	served, why := m.Value(reading, now)
 	r := Row{Metric: metric, Query: m.Query, Valid: why == nil, At: reading.At}
 	if why != nil {
 		r.Error = string(why.Reason) + ": " + why.Error()
 	}
-	if !reading.At.IsZero() {
+	if served.StandsFor != nil {
+		r.Error = string(served.StandsFor.Reason) + ": " + served.StandsFor.Error()
+		r.Value = strconv.FormatFloat(served.Value, 'g', 6, 64) + " (standing in)"
+	} else if !reading.At.IsZero() {
 		r.Value = strconv.FormatFloat(reading.Value, 'g', 6, 64)
 		r.Age = now.Sub(reading.At).Round(time.Second).Seconds()
 	}

@@ -6,8 +6,10 @@ import (
 	"time"
 
 	"github.com/DataDog/datadog-operator/api/datadoghq/v1alpha1"
+	"github.com/google/go-cmp/cmp"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/yaml"
 
 	"kelpie.dev/kelpie/clusteragent/source"
 )
@@ -23,6 +25,12 @@ func TestDecode(t *testing.T) {
 		{"duration", map[string]any{"query": "q", "maxAge": "5m"}, 5 * time.Minute, ""},
 		{"bare seconds", map[string]any{"query": "q", "maxAge": "300"}, 5 * time.Minute, ""},
 		{"number", map[string]any{"query": "q", "maxAge": int64(300)}, 5 * time.Minute, ""},
+		{"fraction", map[string]any{"query": "q", "maxAge": 0.5}, 500 * time.Millisecond, ""},
+		{"many seconds", map[string]any{"query": "q", "maxAge": float64(1e6)}, 1e6 * time.Second, ""},
+		{"no number", map[string]any{"query": "q", "maxAge": "NaN"}, 0, `spec.maxAge is "NaN"`},
+		{"endless", map[string]any{"query": "q", "maxAge": "Inf"}, 0, `spec.maxAge is "Inf"`},
+		{"longer than time", map[string]any{"query": "q", "maxAge": "1e300"}, 0, `spec.maxAge is "1e300"`},
+		{"a list", map[string]any{"query": "q", "maxAge": []any{"5m"}}, 0, "spec.maxAge is "},
 		{"days", map[string]any{"query": "q", "maxAge": "1d"}, 0, `spec.maxAge is "1d"`},
 		{"negative", map[string]any{"query": "q", "timeWindow": "-5m"}, 0, "spec.timeWindow"},
 		{"no query", map[string]any{}, 0, "spec.query is empty"},
@@ -120,5 +128,44 @@ func TestStatusIsWrittenWhenItTellsSomethingNew(t *testing.T) {
 	}
 	if _, ok := enc["conditions"].([]any)[2].(map[string]any)["lastUpdateTime"]; ok {
 		t.Error("Updated has a time before the first point")
+	}
+}
+
+// An object that Datadog's cluster agent has written to is taken over: its value
+// and times stand until there is news.
+func TestStatusOfDatadogsClusterAgentLoads(t *testing.T) {
+	u := &unstructured.Unstructured{}
+	err := yaml.Unmarshal([]byte(`
+metadata: {namespace: a, name: b}
+spec: {query: "avg:m{*}"}
+status:
+  currentValue: "16.7"
+  autoscalerReferences: hpa:a/h
+  conditions:
+    - {type: Active, status: "True", lastTransitionTime: "2026-08-20T09:00:00Z", lastUpdateTime: "2026-08-20T10:00:30Z"}
+    - {type: Valid, status: "True", lastTransitionTime: "2026-08-20T09:00:30Z", lastUpdateTime: "2026-08-20T10:00:30Z"}
+    - {type: Updated, status: "True", lastTransitionTime: "2026-08-20T09:00:00Z", lastUpdateTime: "2026-08-20T09:59:30Z"}
+    - {type: Error, status: "False", lastTransitionTime: "2026-08-20T09:00:00Z", lastUpdateTime: "2026-08-20T10:00:30Z"}
+`), &u.Object)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := decode(u, "own")
+	now := time.Date(2026, 8, 20, 10, 1, 0, 0, time.UTC)
+	r := source.Reading{Attempted: now, Err: &source.Error{Reason: source.SourceUnavailable, Message: "no answer"}}
+	m := Metric{ID: o.id, Active: true, References: []types.NamespacedName{{Namespace: "a", Name: "h"}}, Limits: source.Limits{MaxAge: time.Minute}}
+	next := compose(m, r, o.status, now)
+	active := find(next.Conditions, v1alpha1.DatadogMetricConditionTypeActive)
+	updated := find(next.Conditions, v1alpha1.DatadogMetricConditionTypeUpdated)
+	if next.Value != "16.7" || !active.LastTransitionTime.Equal(&o.status.Conditions[0].LastTransitionTime) ||
+		!updated.LastUpdateTime.Equal(&o.status.Conditions[2].LastUpdateTime) {
+		t.Errorf("next status = %+v; want the value, the transition and the point's time of before", next)
+	}
+	var order []string
+	for _, c := range next.Conditions {
+		order = append(order, string(c.Type))
+	}
+	if d := cmp.Diff([]string{"Active", "Valid", "Updated", "Error"}, order); d != "" {
+		t.Errorf("conditions (-want +got)\n%s", d)
 	}
 }

@@ -9,6 +9,7 @@ package datadogmetric
 import (
 	"encoding/json"
 	"fmt"
+	"math"
 	"strconv"
 	"time"
 
@@ -44,6 +45,7 @@ type object struct {
 	generated    bool // made for an autoscaler's plain metric name
 	created      time.Time
 	status       v1alpha1.DatadogMetricStatus
+	noData       noData        // what to serve while there are no data
 	problem      *source.Error // what is wrong with the spec; nil if nothing
 }
 
@@ -76,6 +78,9 @@ func decode(u *unstructured.Unstructured, own string) object {
 	}
 	o.maxAge = o.duration(u, "maxAge")
 	o.timeWindow = o.duration(u, "timeWindow")
+	if o.noData, err = parseNoData(u.GetAnnotations()[onNoData]); err != nil {
+		o.fault("annotation %s is %v", onNoData, err)
+	}
 	if o.problem == nil && o.query == "" {
 		o.fault("spec.query is empty: write a query such as avg:nginx.requests{kube_deployment:web}")
 	}
@@ -97,7 +102,10 @@ func (o *object) duration(u *unstructured.Unstructured, field string) time.Durat
 	text := fmt.Sprint(v)
 	d, err := time.ParseDuration(text)
 	if n, nerr := strconv.ParseFloat(text, 64); nerr == nil {
-		d, err = time.Duration(n*float64(time.Second)), nil
+		// Out of range, and for NaN, the conversion is another on each processor.
+		if d, err = -1, nil; n >= 0 && n < math.MaxInt64/float64(time.Second) {
+			d = time.Duration(n * float64(time.Second))
+		}
 	}
 	if err != nil || d < 0 {
 		o.fault("spec.%s is %q: write a duration such as 90s, 5m or 1h, or whole seconds", field, text)

@@ -46,7 +46,7 @@ func (r *Reconciler) reconcile(ctx context.Context, id types.NamespacedName, now
 func (r *Reconciler) remember(o object) Metric {
 	m := Metric{
 		ID: o.id, Query: o.query, Limits: r.opts.Rules.Limits(o.maxAge), Problem: o.problem,
-		References: r.opts.References.Referrers(o.id), alwaysActive: o.alwaysActive,
+		References: r.opts.References.Referrers(o.id), alwaysActive: o.alwaysActive, noData: o.noData,
 	}
 	m.Active = len(m.References) > 0 || o.alwaysActive
 	if m.Problem == nil {

@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -76,5 +78,69 @@ func TestNothingIsJudgedBeforeReferencesAreComplete(t *testing.T) {
 	cancel()
 	if err := <-done; err != nil {
 		t.Errorf("Run = %v", err)
+	}
+}
+
+// uses remembers which queries each owner has in use.
+type uses map[string][]source.Key
+
+func (u uses) Use(owner string, keys ...source.Key) { u[owner] = keys }
+func (uses) Read(source.Key) source.Reading         { return source.Reading{} }
+func (u uses) queries(id types.NamespacedName) []string {
+	var out []string
+	for _, k := range u[owner(id)] {
+		out = append(out, k.Query)
+	}
+	return out
+}
+
+// A query costs its source something: only what an autoscaler refers to is
+// asked, and what the annotation keeps active.
+func TestOnlyMetricsInUseAreQueried(t *testing.T) {
+	used := uses{}
+	index := reference.NewIndex(reference.Options{}, nil)
+	r, err := New(Options{
+		Client: fake.NewSimpleDynamicClientWithCustomListKinds(runtime.NewScheme(), map[schema.GroupVersionResource]string{Resource: "DatadogMetricList"}),
+		Source: used, References: index, IsLeader: func() bool { return false },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := types.NamespacedName{Namespace: "a", Name: "rate"}
+	look := func(annotation string, query string) Metric {
+		u := &unstructured.Unstructured{Object: map[string]any{"metadata": map[string]any{"namespace": "a", "name": "rate"}, "spec": map[string]any{"query": query}}}
+		if annotation != "" {
+			u.SetAnnotations(map[string]string{alwaysActive: annotation})
+		}
+		return r.remember(decode(u, "own"))
+	}
+	hpa := &autoscalingv2.HorizontalPodAutoscaler{ObjectMeta: metav1.ObjectMeta{Namespace: "a", Name: "h"},
+		Spec: autoscalingv2.HorizontalPodAutoscalerSpec{Metrics: []autoscalingv2.MetricSpec{{Type: autoscalingv2.ExternalMetricSourceType,
+			External: &autoscalingv2.ExternalMetricSource{Metric: autoscalingv2.MetricIdentifier{Name: "datadogmetric@a:rate"}}}}}}
+	for _, c := range []struct {
+		name, annotation, query string
+		referred                bool
+		want                    []string
+	}{
+		{"unused", "", "avg:m{*}", false, nil},
+		{"annotated", "true", "avg:m{*}", false, []string{"avg:m{*}"}},
+		{"annotated as Go writes it", "1", "avg:m{*}", false, []string{"avg:m{*}"}},
+		{"annotated against it", "false", "avg:m{*}", false, nil},
+		{"annotation that is no boolean", "yes please", "avg:m{*}", false, nil},
+		{"referred to", "", "avg:m{*}", true, []string{"avg:m{*}"}},
+		{"referred to, of no use", "", "avg:m{t:%%env_DD_API_KEY%%}", true, nil},
+		{"no longer", "", "avg:m{*}", false, nil},
+	} {
+		index.Delete(types.NamespacedName{Namespace: "a", Name: "h"})
+		if c.referred {
+			index.Set(hpa)
+		}
+		m := look(c.annotation, c.query)
+		if d := cmp.Diff(c.want, used.queries(id)); d != "" {
+			t.Errorf("%s: queries (-want +got)\n%s", c.name, d)
+		}
+		if active := c.referred || c.want != nil; m.Active != active {
+			t.Errorf("%s: active %v, want %v", c.name, m.Active, active)
+		}
 	}
 }

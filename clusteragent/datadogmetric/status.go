@@ -1,6 +1,7 @@
 package datadogmetric
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"strconv"
@@ -26,17 +27,31 @@ type Metric struct {
 	Problem    *source.Error          // why it cannot be polled; nil if it can
 
 	alwaysActive bool
+	noData       noData
+}
+
+// Served is a value that may be acted on.
+type Served struct {
+	Value float64
+	At    time.Time // of its data point; for a zero that nobody measured, when it was asked for
+	// StandsFor is why there is no value of the source's, when the object's
+	// annotation has another stand in for it; nil for a value of the source's.
+	StandsFor *source.Error
 }
 
 // Value returns the metric's value if it may be acted on now, else why not.
-func (m Metric) Value(r source.Reading, now time.Time) (float64, *source.Error) {
+func (m Metric) Value(r source.Reading, now time.Time) (Served, *source.Error) {
 	switch {
 	case m.Problem != nil:
-		return 0, m.Problem
+		return Served{}, m.Problem
 	case !m.Active:
-		return 0, &source.Error{Reason: notReferenced, Message: m.unused()}
+		return Served{}, &source.Error{Reason: notReferenced, Message: m.unused()}
 	}
-	return r.Current(now, m.Limits)
+	v, why := r.Current(now, m.Limits)
+	if why == nil {
+		return Served{Value: v, At: r.At}, nil
+	}
+	return m.noData.standIn(r, why, now)
 }
 
 func (m Metric) unused() string {
@@ -47,8 +62,8 @@ func (m Metric) unused() string {
 // compose returns the status that tells what is known now. Messages hold no age
 // and no value, so that equal knowledge gives an equal status.
 func compose(m Metric, r source.Reading, old v1alpha1.DatadogMetricStatus, now time.Time) v1alpha1.DatadogMetricStatus {
-	_, invalid := m.Value(r, now)
-	failing := invalid
+	served, invalid := m.Value(r, now)
+	failing := cmp.Or(invalid, served.StandsFor)
 	if failing == nil && r.Err != nil {
 		failing = r.Err // the value is still fresh, and the next one is in danger
 	}
@@ -60,12 +75,15 @@ func compose(m Metric, r source.Reading, old v1alpha1.DatadogMetricStatus, now t
 	if !r.At.IsZero() {
 		out.Value, point = strconv.FormatFloat(r.Value, 'f', -1, 64), metav1.NewTime(r.At.UTC())
 	}
+	if served.StandsFor != nil {
+		out.Value = strconv.FormatFloat(served.Value, 'f', -1, 64)
+	}
 	if out.Value == "" {
 		out.Value = "0" // compat: the field is required, before the first value too
 	}
 	at := metav1.NewTime(now.UTC().Truncate(time.Second))
 	out.Conditions = []v1alpha1.DatadogMetricCondition{
-		active(m), valid(m, invalid), updated(point), failure(failing),
+		active(m), valid(m, served, invalid), updated(point), failure(failing),
 	}
 	for i := range out.Conditions {
 		c := &out.Conditions[i]
@@ -93,7 +111,11 @@ func active(m Metric) v1alpha1.DatadogMetricCondition {
 	return c
 }
 
-func valid(m Metric, invalid *source.Error) v1alpha1.DatadogMetricCondition {
+func valid(m Metric, served Served, invalid *source.Error) v1alpha1.DatadogMetricCondition {
+	if served.StandsFor != nil {
+		return condition(v1alpha1.DatadogMetricConditionTypeValid, true, m.noData.reason(),
+			fmt.Sprintf("there are no data, and annotation %s says to serve %s", onNoData, m.noData))
+	}
 	if invalid == nil {
 		return condition(v1alpha1.DatadogMetricConditionTypeValid, true, "ValueAvailable",
 			fmt.Sprintf("the newest value is within its max age of %s", m.Limits.MaxAge))

@@ -25,10 +25,19 @@ import (
 	"k8s.io/client-go/tools/cache"
 )
 
+// Reasons of events.
+const (
+	notRegistered  = "ExternalMetricsNotRegistered"
+	badCertificate = "ServingCertificate"
+	repaired       = "ServingCertificateReplaced"
+)
+
 // APIServiceName is the registration of the API.
 const APIServiceName = "v1beta1.external.metrics.k8s.io"
 
 var (
+	apiServiceRef = corev1.ObjectReference{APIVersion: "apiregistration.k8s.io/v1", Kind: "APIService", Name: APIServiceName}
+
 	apiServices = schema.GroupVersionResource{Group: "apiregistration.k8s.io", Version: "v1", Resource: "apiservices"}
 	secrets     = schema.GroupVersionResource{Version: "v1", Resource: "secrets"}
 )
@@ -39,9 +48,13 @@ type KeeperOptions struct {
 	Namespace  string                // of the Secret and the Service
 	Secret     string                // holds the authority, the certificate and the keys
 	Service    string                // what the APIService points to
+	Tell       Tell                  // nil tells nobody
 	Registerer prometheus.Registerer // nil registers nowhere
 	Log        *slog.Logger          // nil discards
 }
+
+// Tell tells a person who describes an object what is wrong with it.
+type Tell func(object corev1.ObjectReference, reason, message string)
 
 // A Keeper holds the serving certificate in memory, and keeps three places in
 // step: the Secret that all replicas share, what is served, and the caBundle of
@@ -55,7 +68,9 @@ type Keeper struct {
 	mu            sync.RWMutex // guards what follows
 	cert, key, ca []byte
 	listeners     []dynamiccertificates.Listener
-	registration  string // what was last said of the APIService; "" for nothing wrong
+	registration  string    // what is wrong with the APIService, as last said; "" for nothing
+	certificate   string    // the same of the certificate
+	ends          time.Time // of the certificate that is served
 }
 
 // NewKeeper returns a Keeper without certificate; see Ensure.
@@ -65,6 +80,9 @@ func NewKeeper(o KeeperOptions) (*Keeper, error) {
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Tell == nil {
+		o.Tell = func(corev1.ObjectReference, string, string) {}
 	}
 	k := &Keeper{
 		opts: o, kick: make(chan struct{}, 1),
@@ -103,6 +121,27 @@ func (k *Keeper) Registration() string {
 	return k.registration
 }
 
+// Certificate says what is wrong with the serving certificate, or "", and when
+// the one that is served ends.
+func (k *Keeper) Certificate() (wrong string, ends time.Time) {
+	k.mu.RLock()
+	defer k.mu.RUnlock()
+	return k.certificate, k.ends
+}
+
+// Retell tells again what is wrong: to a new leader it is news.
+func (k *Keeper) Retell() {
+	k.mu.RLock()
+	registration, certificate := k.registration, k.certificate
+	k.mu.RUnlock()
+	if registration != "" {
+		k.opts.Tell(apiServiceRef, notRegistered, registration)
+	}
+	if certificate != "" {
+		k.opts.Tell(k.secretRef(), badCertificate, certificate)
+	}
+}
+
 // names returns the names under which the Service is reached; the API server
 // uses the first.
 func (k *Keeper) names() []string {
@@ -110,88 +149,11 @@ func (k *Keeper) names() []string {
 	return []string{svc + "." + ns + ".svc", svc, svc + "." + ns, svc + "." + ns + ".svc.cluster.local", "localhost"}
 }
 
-// Ensure loads the certificate from its Secret, which whichever replica comes
-// first creates, and mends it if it is of no use or ends soon.
-func (k *Keeper) Ensure(ctx context.Context) error {
-	client := k.opts.Client.Resource(secrets).Namespace(k.opts.Namespace)
-	for {
-		u, err := client.Get(ctx, k.opts.Secret, metav1.GetOptions{})
-		if apierrors.IsNotFound(err) {
-			u, err = nil, nil
-		}
-		if err != nil {
-			return fmt.Errorf("read the certificate's %s: %w", k.Name(), err)
-		}
-		data, why := k.judge(u, time.Now())
-		if why == nil {
-			k.load(data)
-			return nil
-		}
-		err = k.write(ctx, client, u, data, why)
-		if apierrors.IsAlreadyExists(err) || apierrors.IsConflict(err) {
-			continue // another replica was first: use what it wrote
-		}
-		if err != nil {
-			return fmt.Errorf("write the certificate's %s: %w", k.Name(), err)
-		}
-	}
-}
-
-var errAbsent = errors.New("it does not exist")
-
-// judge returns the data of a Secret, and why it must be written anew, if so.
-func (k *Keeper) judge(u *unstructured.Unstructured, now time.Time) (map[string][]byte, error) {
-	if u == nil {
-		return nil, errAbsent
-	}
-	data := map[string][]byte{}
-	raw, _, _ := unstructured.NestedStringMap(u.Object, "data")
-	for key, v := range raw {
-		if b, err := base64.StdEncoding.DecodeString(v); err == nil {
-			data[key] = b
-		}
-	}
-	end, err := usable(data, k.names()[0], now)
-	if err != nil {
-		return data, err
-	}
-	k.expires.Set(float64(end.Unix()))
-	if left := end.Sub(now); left < renewBefore {
-		if len(data[caKeyKey]) > 0 {
-			return data, fmt.Errorf("its certificate ends %s", end.UTC().Format(time.RFC3339))
-		}
-		// Without the authority's key the certificate is somebody else's to renew.
-		k.opts.Log.Warn("serving certificate ends soon and its authority is not ours: renew it", "secret", k.Name(), "ends", end)
-	}
-	return data, nil
-}
-
-func (k *Keeper) write(ctx context.Context, client dynamic.ResourceInterface, u *unstructured.Unstructured, data map[string][]byte, why error) error {
-	fresh, err := issue(data, k.names(), time.Now())
-	if err != nil {
-		return err
-	}
-	encoded := map[string]any{}
-	for key, v := range fresh {
-		encoded[key] = base64.StdEncoding.EncodeToString(v)
-	}
-	k.opts.Log.Info("writing serving certificate", "secret", k.Name(), "because", why.Error())
-	if u == nil {
-		u = &unstructured.Unstructured{Object: map[string]any{
-			"apiVersion": "v1", "kind": "Secret", "type": string(corev1.SecretTypeTLS), "data": encoded,
-			"metadata": map[string]any{"namespace": k.opts.Namespace, "name": k.opts.Secret},
-		}}
-		_, err = client.Create(ctx, u, metav1.CreateOptions{})
-		return err // Ensure branches on it and wraps it
-	}
-	u.Object["data"] = encoded // the version in u makes a concurrent write a conflict
-	_, err = client.Update(ctx, u, metav1.UpdateOptions{})
-	return err // Ensure branches on it and wraps it
-}
-
 // load serves data from now on.
-func (k *Keeper) load(data map[string][]byte) {
+func (k *Keeper) load(data map[string][]byte, ends time.Time) {
+	k.expires.Set(float64(ends.Unix()))
 	k.mu.Lock()
+	k.ends = ends
 	changed := !bytes.Equal(k.cert, data[corev1.TLSCertKey]) || !bytes.Equal(k.ca, data[caCertKey])
 	k.cert, k.key, k.ca = data[corev1.TLSCertKey], data[corev1.TLSPrivateKeyKey], data[caCertKey]
 	listeners := k.listeners
@@ -249,8 +211,12 @@ func (k *Keeper) say(wrong string) {
 		ok = 1
 	}
 	k.ours.Set(ok)
-	if news && wrong != "" {
+	switch {
+	case news && wrong != "":
 		k.opts.Log.Warn("not registered", "problem", wrong)
+		k.opts.Tell(apiServiceRef, notRegistered, wrong)
+	case news:
+		k.opts.Log.Info("registered", "apiservice", APIServiceName)
 	}
 }
 

@@ -73,9 +73,9 @@ func TestIssueAndRenew(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	end, err := usable(first, "svc.ns.svc", now)
-	if err != nil || end.Sub(now) < 300*24*time.Hour {
-		t.Fatalf("usable = %v, %v; want a year", end, err)
+	leaf, err := usable(first, "svc.ns.svc", now)
+	if err != nil || leaf.NotAfter.Sub(now) < 300*24*time.Hour {
+		t.Fatalf("usable = %v, %v; want a year", leaf, err)
 	}
 	renewed, err := issue(first, names, now.Add(340*24*time.Hour))
 	if err != nil {
@@ -121,7 +121,7 @@ func TestIssueAndRenew(t *testing.T) {
 		{"foreign authority", mix(first, caCertKey, other[caCertKey]), "svc.ns.svc", now, "does not verify"},
 		{"no authority", mix(first, caCertKey, []byte("hand-edited")), "svc.ns.svc", now, "holds no certificate"},
 		{"other service", first, "new.ns.svc", now, "does not verify"},
-		{"expired", first, "svc.ns.svc", now.Add(366 * 24 * time.Hour), "does not verify"},
+		{"expired", first, "svc.ns.svc", now.Add(366 * 24 * time.Hour), "has ended"},
 	} {
 		if _, err := usable(c.data, c.svc, c.at); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: usable = %v, want %q", c.name, err, c.want)

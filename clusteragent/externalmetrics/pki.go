@@ -26,7 +26,8 @@ const (
 	caLife      = 10 * 365 * 24 * time.Hour
 	certLife    = 365 * 24 * time.Hour
 	renewBefore = 60 * 24 * time.Hour
-	backdate    = time.Hour // clocks of nodes differ
+	warnBefore  = 14 * 24 * time.Hour // of another's; earlier if it lives for less than ten weeks
+	backdate    = time.Hour           // clocks of nodes differ
 )
 
 // issue returns the Secret's data with a new serving certificate for names. It
@@ -112,15 +113,15 @@ func pemBlock(kind string, der []byte) []byte {
 
 // usable checks that a Secret's data serve for name: the key is the
 // certificate's, and the certificate is the authority's, for name, and valid.
-// It returns when the certificate ends.
-func usable(data map[string][]byte, name string, now time.Time) (time.Time, error) {
+// It returns the certificate.
+func usable(data map[string][]byte, name string, now time.Time) (*x509.Certificate, error) {
 	pair, err := tls.X509KeyPair(data[corev1.TLSCertKey], data[corev1.TLSPrivateKeyKey])
 	if err != nil {
-		return time.Time{}, fmt.Errorf("its certificate and key are not a pair: %w", err)
+		return nil, fmt.Errorf("its certificate and key are not a pair: %w", err)
 	}
 	roots := x509.NewCertPool()
 	if !roots.AppendCertsFromPEM(data[caCertKey]) {
-		return time.Time{}, errors.New("its ca.crt holds no certificate")
+		return nil, errors.New("its ca.crt holds no certificate")
 	}
 	chain := x509.NewCertPool()
 	for _, der := range pair.Certificate[1:] {
@@ -130,8 +131,13 @@ func usable(data map[string][]byte, name string, now time.Time) (time.Time, erro
 	}
 	_, err = pair.Leaf.Verify(x509.VerifyOptions{Roots: roots, Intermediates: chain, DNSName: name, CurrentTime: now,
 		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}})
-	if err != nil {
-		return time.Time{}, fmt.Errorf("its certificate does not verify against its ca.crt: %w", err)
+	if ended := (x509.CertificateInvalidError{}); errors.As(err, &ended) && ended.Reason == x509.Expired {
+		// The library's words hold the time of day, and would be news each time.
+		return nil, fmt.Errorf("its certificate or authority has ended, or is not valid yet: the certificate's time is from %s to %s",
+			pair.Leaf.NotBefore.UTC().Format(time.RFC3339), pair.Leaf.NotAfter.UTC().Format(time.RFC3339))
 	}
-	return pair.Leaf.NotAfter, nil
+	if err != nil {
+		return nil, fmt.Errorf("its certificate does not verify against its ca.crt: %w", err)
+	}
+	return pair.Leaf, nil
 }

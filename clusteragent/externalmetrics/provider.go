@@ -64,6 +64,7 @@ type Provider struct {
 	requests *prometheus.CounterVec
 	elapsed  *prometheus.HistogramVec
 	age      prometheus.Histogram
+	standIns *prometheus.CounterVec
 	log      *slog.Logger
 }
 
@@ -78,7 +79,9 @@ func (p *Provider) Instrument(reg prometheus.Registerer, log *slog.Logger) {
 		Help: "Seconds to answer a request."}, []string{"handler", "in_error"})
 	p.age = prometheus.NewHistogram(prometheus.HistogramOpts{Name: "kelpie_external_metrics_served_age_seconds",
 		Help: "Age of the data points served.", Buckets: []float64{1, 2, 5, 10, 20, 30, 45, 60, 90, 120, 180, 300, 900}})
-	reg.MustRegister(p.requests, p.elapsed, p.age)
+	p.standIns = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "kelpie_external_metrics_stand_ins_total",
+		Help: "Requests answered with what a DatadogMetric's annotation has stand in for data that there are not."}, []string{"reason"})
+	reg.MustRegister(p.requests, p.elapsed, p.age, p.standIns)
 }
 
 // GetExternalMetric returns exactly one value, or an error a person can act on.
@@ -107,16 +110,19 @@ func (p *Provider) item(ctx context.Context, namespace, metric string, sel label
 		reading = p.Values.Await(wait, m.Key)
 		cancel()
 	}
-	v, why := m.Value(reading, time.Now())
+	served, why := m.Value(reading, time.Now())
 	if why != nil {
 		return external_metrics.ExternalMetricValue{}, failure(why, m.Query)
 	}
-	q, qerr := Quantity(v)
+	q, qerr := Quantity(served.Value)
 	if qerr != nil {
 		return external_metrics.ExternalMetricValue{}, failure(&source.Error{Reason: source.NotANumber, Message: qerr.Error()}, m.Query)
 	}
+	if served.StandsFor != nil {
+		p.standIns.WithLabelValues(string(served.StandsFor.Reason)).Inc()
+	}
 	return external_metrics.ExternalMetricValue{
-		MetricName: metric, MetricLabels: metricLabels(sel), Timestamp: metav1.NewTime(reading.At.UTC()), Value: q,
+		MetricName: metric, MetricLabels: metricLabels(sel), Timestamp: metav1.NewTime(served.At.UTC()), Value: q,
 	}, nil
 }
 
@@ -134,7 +140,11 @@ func (p *Provider) find(namespace, metric string, sel labels.Selector) (datadogm
 	case !ok:
 		return datadogmetric.Metric{}, notFound("no HorizontalPodAutoscaler asks for metric %q with selector %q%s", metric, sel.String(), p.others(metric))
 	case in.Err != nil:
-		return datadogmetric.Metric{}, failure(&source.Error{Reason: "InvalidSelector", Message: in.Err.Error()}, "")
+		reason := source.Reason("InvalidSelector")
+		if errors.Is(in.Err, reference.ErrName) {
+			reason = "InvalidMetricName"
+		}
+		return datadogmetric.Metric{}, failure(&source.Error{Reason: reason, Message: in.Err.Error()}, "")
 	}
 	if p.Objects != nil {
 		// The generated object is the metric once it exists: its query may be edited.

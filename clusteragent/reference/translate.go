@@ -3,6 +3,7 @@ package reference
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -19,13 +20,16 @@ type Builder struct {
 	Rollup     time.Duration // whole seconds
 }
 
+// ErrName reports a metric name that no query can hold.
+var ErrName = errors.New("cannot be queried")
+
 // Query returns the query that a plain metric name and a selector mean:
 // <aggregator>:<metric>{<scope>}.rollup(<seconds>). The name's case is kept, as
 // Datadog's metric names have case.
 func (b Builder) Query(metric string, sel *metav1.LabelSelector) (string, error) {
 	if !datadogName.MatchString(metric) {
-		return "", fmt.Errorf("metric name %q cannot be queried: a Datadog metric name is a letter, then letters, digits, '_' and '.', "+
-			"200 at most; for anything else, write a DatadogMetric and refer to it as %s<namespace>:<name>", metric, Prefix)
+		return "", fmt.Errorf("metric name %q %w: a Datadog metric name is a letter, then letters, digits, '_' and '.', "+
+			"200 at most; for anything else, write a DatadogMetric and refer to it as %s<namespace>:<name>", metric, ErrName, Prefix)
 	}
 	scope, err := Scope(sel)
 	if err != nil {
