@@ -65,7 +65,8 @@ func start(t *testing.T, o Options) *live {
 	go func() { done <- l.stream.Run(ctx) }()
 	var h2 http.Protocols
 	h2.SetUnencryptedHTTP2(true)
-	transport := &http.Transport{Protocols: &h2}
+	// What a client takes in unread is soon full.
+	transport := &http.Transport{Protocols: &h2, HTTP2: &http.HTTP2Config{MaxReceiveBufferPerStream: 64 << 10}}
 	l.client = vs.NewValueStreamClient(&http.Client{Transport: transport}, l.url)
 	t.Cleanup(func() {
 		cancel()
@@ -216,7 +217,7 @@ func TestSubscriberThatNeverReads(t *testing.T) {
 	defer done()
 	c := l.watch(t, ctx, "max:queue{*}.rollup(max, 10)")
 	v := 0.0
-	for deadline := time.Now().Add(20 * time.Second); l.stream.Stats().Subscribers > 1 || v < 3; {
+	for deadline := time.Now().Add(60 * time.Second); l.stream.Stats().Subscribers > 1 || v < 3; {
 		if time.Now().After(deadline) {
 			t.Fatal("the subscriber that never reads is still there")
 		}
