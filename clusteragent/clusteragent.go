@@ -61,6 +61,7 @@ type agent struct {
 	objects *datadogmetric.Reconciler // nil without CRD mode
 	keeper  *externalmetrics.Keeper
 	events  *events
+	wpas    *watermarks          // nil unless WatermarkPodAutoscalers are read
 	indexed cache.InformerSynced // the index has seen all autoscalers of the first list
 	serving atomic.Bool
 
@@ -96,6 +97,9 @@ func Run(ctx context.Context, cfg Config, proc Process) error {
 		g.Go(func() error { return a.source.Run(ctx) })
 		if a.objects != nil {
 			g.Go(func() error { return a.objects.Run(ctx) })
+		}
+		if a.wpas != nil {
+			g.Go(func() error { return a.wpas.run(ctx) })
 		}
 		g.Go(func() error { return a.events.run(ctx) })
 		g.Go(func() error { return a.serve(ctx) })
@@ -188,7 +192,7 @@ func (a *agent) newIndex() error {
 		return fmt.Errorf("watch HorizontalPodAutoscalers: %w", err)
 	}
 	a.indexed = registration.HasSynced
-	return nil
+	return a.newWatermarks()
 }
 
 func (a *agent) newObjects() error {
@@ -200,7 +204,7 @@ func (a *agent) newObjects() error {
 		return fmt.Errorf("connect to Kubernetes: %w", err)
 	}
 	a.objects, err = datadogmetric.New(datadogmetric.Options{
-		Client: client, Source: a.source, References: a.index, IsLeader: a.leader.isLeader, Complete: a.indexed, Rules: a.cfg.Rules,
+		Client: client, Source: a.source, References: a.index, IsLeader: a.leader.isLeader, Complete: a.referencesComplete, Rules: a.cfg.Rules,
 		Templates: datadogmetric.Templates{ClusterName: a.cfg.ClusterName, Env: a.cfg.templateEnv},
 		Autogen:   a.cfg.Autogen, Namespace: a.cfg.Namespace, Expiry: a.cfg.AutogenExpiry, Workers: a.cfg.Workers, Registerer: a.reg, Log: a.proc.Log,
 	})
@@ -241,7 +245,7 @@ func (a *agent) referencesChanged(c reference.Change) {
 			}
 		}
 	}
-	a.source.Use("hpa/"+c.HPA.String(), keys...)
+	a.source.Use("hpa/"+c.By.String(), keys...)
 	if a.objects != nil {
 		a.objects.Touch(c.Objects...)
 	}
@@ -341,6 +345,9 @@ func (a *agent) waitForCaches(ctx context.Context) bool {
 func (a *agent) synced() error {
 	if !a.indexed() {
 		return errors.New("the list of HorizontalPodAutoscalers (may the cluster agent list and watch them?)")
+	}
+	if a.wpas != nil && !a.wpas.complete.Load() {
+		return errors.New("the list of WatermarkPodAutoscalers (may the cluster agent list and watch them?)")
 	}
 	if a.objects != nil && !a.objects.Synced() {
 		return errors.New("the list of DatadogMetrics (is their CRD installed, and may the cluster agent list and watch them?)")

@@ -43,6 +43,7 @@ type Config struct {
 	Autogen         bool            // plain metric names are served, and get objects in CRD mode
 	AutogenSelector labels.Selector // whose plain metric names; by the autoscaler's labels
 	AutogenExpiry   time.Duration   // life of a generated object after its last use
+	Watermarks      bool            // WatermarkPodAutoscalers are read too
 	Workers         int             // reconciling objects
 	ClusterName     string          // for %%tag_kube_cluster_name%%
 	TemplateEnv     []string        // variables that queries may read
@@ -116,6 +117,7 @@ func FromEnv(lookup func(string) (string, bool)) (Config, error) {
 		CRD:           r.Bool(false, emp+"USE_DATADOGMETRIC_CRD"),
 		Autogen:       r.Bool(true, emp+"ENABLE_DATADOGMETRIC_AUTOGEN"),
 		AutogenExpiry: r.Seconds(3*time.Hour, "KELPIE_AUTOGEN_EXPIRY"),
+		Watermarks:    r.Bool(false, emp+"WPA_CONTROLLER"),
 		Workers:       r.Int(2, emp+"NUM_WORKERS"),
 		ClusterName:   r.String("", "DD_CLUSTER_NAME"),
 		TemplateEnv:   r.List("KELPIE_ALLOWED_TEMPLATE_ENV"),

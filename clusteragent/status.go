@@ -68,7 +68,7 @@ func (a *agent) rows(now time.Time) (rows []Row) {
 	for _, c := range a.index.All() {
 		for _, in := range c.Inline {
 			if in.Err != nil {
-				rows = append(rows, Row{Metric: in.Metric, Error: in.Err.Error(), References: []string{c.HPA.String()}})
+				rows = append(rows, Row{Metric: in.Metric, Error: in.Err.Error(), References: []string{c.By.String()}})
 			}
 		}
 	}

@@ -19,10 +19,10 @@ func (x *Index) Inline(namespace, metric string, sel labels.Selector) (Inline, b
 	if len(users) == 0 {
 		return Inline{}, false
 	}
-	best := types.NamespacedName{}
+	best := Autoscaler{}
 	for id := range users {
 		own, bestOwn := id.Namespace == namespace, best.Namespace == namespace
-		if best.Name == "" || own && !bestOwn || own == bestOwn && compareIDs(id, best) < 0 {
+		if best.Name == "" || own && !bestOwn || own == bestOwn && id.compare(best) < 0 {
 			best = id
 		}
 	}
@@ -65,7 +65,7 @@ func (x *Index) InlineOf(id types.NamespacedName) (Inline, bool) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	for hpa := range x.objects[id] {
-		for _, in := range x.byHPA[hpa].inline {
+		for _, in := range x.by[hpa].inline {
 			if in.Err == nil && x.Autogen(in.Query) == id {
 				return in, true
 			}
@@ -75,14 +75,14 @@ func (x *Index) InlineOf(id types.NamespacedName) (Inline, bool) {
 }
 
 // Referrers returns the autoscalers that refer to an object, sorted.
-func (x *Index) Referrers(object types.NamespacedName) []types.NamespacedName {
+func (x *Index) Referrers(object types.NamespacedName) []Autoscaler {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
-	return slices.SortedFunc(maps.Keys(x.objects[object]), compareIDs)
+	return slices.SortedFunc(maps.Keys(x.objects[object]), Autoscaler.compare)
 }
 
 // Users returns the autoscalers whose plain metrics mean query, sorted.
-func (x *Index) Users(query string) []types.NamespacedName {
+func (x *Index) Users(query string) []Autoscaler {
 	return x.Referrers(x.Autogen(query))
 }
 
@@ -91,12 +91,12 @@ func (x *Index) All() []Change {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	var out []Change
-	for hpa, r := range x.byHPA {
+	for id, r := range x.by {
 		if len(r.inline) > 0 {
-			out = append(out, Change{HPA: hpa, UID: r.uid, Inline: r.sorted()})
+			out = append(out, Change{By: id, UID: r.uid, Inline: r.sorted()})
 		}
 	}
-	slices.SortFunc(out, func(a, b Change) int { return compareIDs(a.HPA, b.HPA) })
+	slices.SortFunc(out, func(a, b Change) int { return a.By.compare(b.By) })
 	return out
 }
 

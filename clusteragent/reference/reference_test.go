@@ -162,10 +162,10 @@ func TestIndexInline(t *testing.T) {
 		t.Errorf("Names (-want +got)\n%s", d)
 	}
 	auto := x.Autogen("avg:nginx.requests{app:web,env:prod}.rollup(30)")
-	if d := cmp.Diff([]types.NamespacedName{{Namespace: "b", Name: "two"}}, x.Referrers(auto)); d != "" {
+	if d := cmp.Diff([]Autoscaler{{NamespacedName: types.NamespacedName{Namespace: "b", Name: "two"}}}, x.Referrers(auto)); d != "" {
 		t.Errorf("Referrers (-want +got)\n%s", d)
 	}
-	x.Delete(types.NamespacedName{Namespace: "b", Name: "two"})
+	x.Delete(Autoscaler{NamespacedName: types.NamespacedName{Namespace: "b", Name: "two"}})
 	if got := x.Referrers(auto); len(got) != 0 {
 		t.Errorf("Referrers after the delete = %v, want none", got)
 	}
@@ -187,7 +187,7 @@ func TestIndexReportsChanges(t *testing.T) {
 	other.Labels = map[string]string{"managed": "elsewhere"}
 	x.Set(other)                                  // not selected: nothing to serve
 	x.Set(hpa("a", "bad", plain("m", "env", ""))) // not translatable
-	x.Delete(types.NamespacedName{Namespace: "a", Name: "one"})
+	x.Delete(Autoscaler{NamespacedName: types.NamespacedName{Namespace: "a", Name: "one"}})
 
 	first, second := types.NamespacedName{Namespace: "a", Name: "first"}, types.NamespacedName{Namespace: "a", Name: "second"}
 	var touched [][]types.NamespacedName
