@@ -34,6 +34,8 @@ func TestConfigFromEnv(t *testing.T) {
 			func(c Config) bool { return c.Interval == 15*time.Second }},
 		{"site", map[string]string{"DD_SITE": "datadoghq.eu"}, func(c Config) bool { return c.Endpoint == "https://api.datadoghq.eu" && !c.Ours }},
 		{"Datadog by endpoint", map[string]string{"DD_EXTERNAL_METRICS_PROVIDER_ENDPOINT": "https://api.us5.datadoghq.com"}, func(c Config) bool { return !c.Ours }},
+		{"namespaces apart", map[string]string{"KELPIE_CROSS_NAMESPACE_METRICS": "false"}, func(c Config) bool { return !c.CrossNamespace }},
+		{"namespaces not apart", map[string]string{}, func(c Config) bool { return c.CrossNamespace }},
 		{"watermarks", map[string]string{"DD_EXTERNAL_METRICS_PROVIDER_WPA_CONTROLLER": "true"}, func(c Config) bool { return c.Watermarks }},
 		{"backend", map[string]string{"DD_EXTERNAL_METRICS_PROVIDER_ENDPOINT": "http://b.ns.svc:8080"}, func(c Config) bool { return c.Ours }},
 		{"own keys of the provider", map[string]string{"DD_API_KEY": "a", "DD_EXTERNAL_METRICS_PROVIDER_API_KEY": "b"}, func(c Config) bool { return c.APIKey == "b" }},

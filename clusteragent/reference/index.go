@@ -37,6 +37,9 @@ type Options struct {
 	Autogen labels.Selector
 	// Namespace is where generated objects live.
 	Namespace string
+	// OwnNamespace keeps autoscalers and requests to the objects of their own
+	// namespace, and to what its autoscalers ask for.
+	OwnNamespace bool
 }
 
 // Index holds what every autoscaler refers to. It is safe for concurrent use.
@@ -109,8 +112,14 @@ func (x *Index) parse(by metav1.Object, asks []ask) refs {
 		(x.opts.Autogen == nil || x.opts.Autogen.Matches(labels.Set(by.GetLabels())))
 	for _, a := range asks {
 		if IsObject(a.name) {
-			if obj, err := ParseObject(a.name, by.GetNamespace()); err == nil {
+			obj, err := ParseObject(a.name, by.GetNamespace())
+			if err == nil {
+				err = x.Allowed(by.GetNamespace(), obj)
+			}
+			if err == nil {
 				r.objects = append(r.objects, obj)
+			} else {
+				r.inline[inlineKey{strings.ToLower(a.name), refused}] = Inline{Metric: a.name, Err: err}
 			}
 			continue
 		}
@@ -135,6 +144,18 @@ func (x *Index) parse(by metav1.Object, asks []ask) refs {
 		}
 	}
 	return r
+}
+
+// refused stands for the selector of what no request can ask for.
+const refused = "\x00refused"
+
+// Allowed returns why those in namespace may not refer to an object.
+func (x *Index) Allowed(namespace string, object types.NamespacedName) error {
+	if !x.opts.OwnNamespace || object.Namespace == namespace {
+		return nil
+	}
+	return fmt.Errorf("metric %s%s:%s is of namespace %q and asked for in %q, and the cluster agent keeps namespaces apart "+
+		"(KELPIE_CROSS_NAMESPACE_METRICS=false): write a DatadogMetric in %q", Prefix, object.Namespace, object.Name, object.Namespace, namespace, namespace)
 }
 
 // Autogen returns the identity of the object generated for a query.

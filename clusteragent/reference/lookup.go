@@ -26,22 +26,39 @@ func (x *Index) Inline(namespace, metric string, sel labels.Selector) (Inline, b
 			best = id
 		}
 	}
+	if x.opts.OwnNamespace && best.Namespace != namespace {
+		return Inline{}, false
+	}
 	return users[best], true
 }
 
 // Selectors returns the selectors, canonically, with which autoscalers ask for a
 // plain metric name: what a request that matches none of them may have meant.
-func (x *Index) Selectors(metric string) []string {
+func (x *Index) Selectors(namespace, metric string) []string {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	var out []string
-	for k := range x.inline {
-		if k.name == strings.ToLower(metric) && !strings.HasPrefix(k.selector, "\x00") {
+	for k, users := range x.inline {
+		if k.name == strings.ToLower(metric) && !strings.HasPrefix(k.selector, "\x00") && x.visible(namespace, users) {
 			out = append(out, k.selector)
 		}
 	}
 	slices.Sort(out)
 	return out
+}
+
+// visible reports whether whoever asks in namespace may know of a metric. x.mu
+// is held.
+func (x *Index) visible(namespace string, users map[Autoscaler]Inline) bool {
+	if !x.opts.OwnNamespace {
+		return true
+	}
+	for id := range users {
+		if id.Namespace == namespace {
+			return true
+		}
+	}
+	return false
 }
 
 // Queries returns the distinct translated queries and the metric each is for.
