@@ -388,6 +388,7 @@ func TestInlineMode(t *testing.T) {
 	must(t, health.Fetch(t.Context(), r.health, "/health", &health.Health{}))
 	t.Run("taken over", func(t *testing.T) { c.takenOver(t, r) })
 	t.Run("secret edited by hand", c.secretEdited)
+	t.Run("admission", c.admission)
 	t.Run("watermarks", func(t *testing.T) { c.watermarks(t, b) })
 }
 
