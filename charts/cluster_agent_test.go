@@ -2,8 +2,11 @@ package charts_test
 
 import (
 	"encoding/base64"
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -99,6 +102,23 @@ func TestRightsFollowTheParts(t *testing.T) {
 		}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("%s: resources (-want +got):\n%s", set, diff)
+		}
+	}
+}
+
+func TestWatermarkPodAutoscalersAreReadWhenAsked(t *testing.T) {
+	t.Parallel()
+	for _, on := range []bool{false, true} {
+		all := render(t, "--values", inline, "--set", fmt.Sprintf("clusterAgent.metricsProvider.wpaController=%v", on))
+		may := slices.ContainsFunc(into[rbacv1.ClusterRole](t, all.one(t, "ClusterRole", "datadog-cluster-agent")).Rules, func(r rbacv1.PolicyRule) bool {
+			return slices.Contains(r.Resources, "watermarkpodautoscalers") && slices.Equal(r.Verbs, []string{"list", "watch"})
+		})
+		if may != on {
+			t.Errorf("wpaController %v: may list and watch them: %v", on, may)
+		}
+		want := fmt.Sprintf("name: DD_EXTERNAL_METRICS_PROVIDER_WPA_CONTROLLER\n              value: %q", fmt.Sprint(on))
+		if text := all.one(t, "Deployment", "datadog-cluster-agent").text; !strings.Contains(text, want) {
+			t.Errorf("wpaController %v: the cluster agent is not told so", on)
 		}
 	}
 }

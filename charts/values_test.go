@@ -18,7 +18,6 @@ datadog:
   dogstatsd: {useHostport: true}
 clusterAgent:
   admissionController: {enabled: true}
-  metricsProvider: {wpaController: true}
   replicas: 2
 registry: docker.io/datadog
 frobnicate: 3
@@ -34,7 +33,7 @@ frobnicate: 3
 		}
 	}
 	want := []string{
-		"clusterAgent.admissionController", "clusterAgent.metricsProvider.wpaController",
+		"clusterAgent.admissionController",
 		"datadog.apm", "datadog.dogstatsd.useHostport", "frobnicate", "registry",
 	}
 	if diff := cmp.Diff(want, lines); diff != "" {

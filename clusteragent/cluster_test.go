@@ -302,9 +302,10 @@ func (b *backend) set(f func(b *backend)) {
 	f(b)
 }
 
-// ServeHTTP answers /api/v1/query.
+// ServeHTTP answers /api/v1/query. It pushes nothing: the stream is a stranger
+// to it, as to a proxy that lets only Datadog's API through.
 func (b *backend) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if r.URL.Path != "/api/v1/query" { // such as the value stream: it is a source that has none
+	if r.URL.Path != "/api/v1/query" {
 		http.NotFound(w, r)
 		return
 	}

@@ -7,7 +7,6 @@ package clusteragent
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -15,7 +14,6 @@ import (
 	"slices"
 	"strconv"
 	"sync/atomic"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -61,6 +59,7 @@ type agent struct {
 	objects *datadogmetric.Reconciler // nil without CRD mode
 	keeper  *externalmetrics.Keeper
 	events  *events
+	wpas    *watermarks          // nil unless WatermarkPodAutoscalers are read
 	indexed cache.InformerSynced // the index has seen all autoscalers of the first list
 	serving atomic.Bool
 
@@ -96,6 +95,9 @@ func Run(ctx context.Context, cfg Config, proc Process) error {
 		g.Go(func() error { return a.source.Run(ctx) })
 		if a.objects != nil {
 			g.Go(func() error { return a.objects.Run(ctx) })
+		}
+		if a.wpas != nil {
+			g.Go(func() error { return a.wpas.run(ctx) })
 		}
 		g.Go(func() error { return a.events.run(ctx) })
 		g.Go(func() error { return a.serve(ctx) })
@@ -179,7 +181,7 @@ func (a *agent) newSource() error {
 func (a *agent) newIndex() error {
 	a.index = reference.NewIndex(reference.Options{
 		Builder: reference.Builder{Aggregator: a.cfg.Aggregator, Rollup: a.cfg.Rules.Rollup},
-		Autogen: a.cfg.AutogenSelector, Namespace: a.cfg.Namespace,
+		Autogen: a.cfg.AutogenSelector, Namespace: a.cfg.Namespace, OwnNamespace: !a.cfg.CrossNamespace,
 	}, a.referencesChanged)
 	a.events = newEvents(a.kube, a.leader.isLeader, a.reg, a.proc.Log)
 	a.leader.gained = a.tookOver
@@ -188,7 +190,7 @@ func (a *agent) newIndex() error {
 		return fmt.Errorf("watch HorizontalPodAutoscalers: %w", err)
 	}
 	a.indexed = registration.HasSynced
-	return nil
+	return a.newWatermarks()
 }
 
 func (a *agent) newObjects() error {
@@ -200,7 +202,7 @@ func (a *agent) newObjects() error {
 		return fmt.Errorf("connect to Kubernetes: %w", err)
 	}
 	a.objects, err = datadogmetric.New(datadogmetric.Options{
-		Client: client, Source: a.source, References: a.index, IsLeader: a.leader.isLeader, Complete: a.indexed, Rules: a.cfg.Rules,
+		Client: client, Source: a.source, References: a.index, IsLeader: a.leader.isLeader, Complete: a.referencesComplete, Rules: a.cfg.Rules,
 		Templates: datadogmetric.Templates{ClusterName: a.cfg.ClusterName, Env: a.cfg.templateEnv},
 		Autogen:   a.cfg.Autogen, Namespace: a.cfg.Namespace, Expiry: a.cfg.AutogenExpiry, Workers: a.cfg.Workers, Registerer: a.reg, Log: a.proc.Log,
 	})
@@ -241,7 +243,7 @@ func (a *agent) referencesChanged(c reference.Change) {
 			}
 		}
 	}
-	a.source.Use("hpa/"+c.HPA.String(), keys...)
+	a.source.Use("hpa/"+c.By.String(), keys...)
 	if a.objects != nil {
 		a.objects.Touch(c.Objects...)
 	}
@@ -261,105 +263,6 @@ func (a *agent) tookOver() {
 	for query := range a.index.Queries() {
 		a.objects.Touch(a.index.Autogen(query))
 	}
-}
-
-// serve opens the API once there is something to answer with: a certificate,
-// caches that tell an unknown metric from one not seen yet, and values, unless
-// their source keeps us waiting.
-func (a *agent) serve(ctx context.Context) error {
-	if err := a.certificate(ctx); err != nil {
-		return err
-	}
-	if !a.waitForCaches(ctx) {
-		return nil
-	}
-	first, cancel := context.WithTimeout(ctx, a.cfg.Timeout)
-	a.source.AwaitAll(first)
-	cancel()
-	p := &externalmetrics.Provider{Index: a.index, Values: a.source, Rules: a.cfg.Rules, Autogen: a.cfg.Autogen}
-	if a.objects != nil {
-		p.Objects = a.objects
-	}
-	p.Instrument(a.reg, a.proc.Log)
-	server, err := externalmetrics.NewServer(externalmetrics.ServerOptions{
-		Config: a.rest, Kubeconfig: a.cfg.Kubeconfig, Port: a.cfg.Port, Listener: a.proc.Listener, Provider: p, Certificate: a.keeper,
-		LegacyTLS: a.cfg.LegacyTLS, Linger: a.cfg.Linger, Flags: a.cfg.Flags, Serving: func() {
-			a.serving.Store(true)
-			a.proc.Log.Info("serving external metrics", "port", a.cfg.Port, "crd", a.cfg.CRD, "source", a.cfg.Endpoint)
-		},
-	})
-	if err != nil {
-		return err // names itself
-	}
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return a.keeper.Run(ctx) })
-	g.Go(func() error { return server.Run(ctx) })
-	return g.Wait() // both name themselves
-}
-
-// certificate waits until there is a certificate to serve with. The API server
-// may be slow or permissions may come late; the pod's log says which.
-func (a *agent) certificate(ctx context.Context) error {
-	const attempts = 10
-	for i := 1; ; i++ {
-		err := a.keeper.Ensure(ctx)
-		if cert, _ := a.keeper.CurrentCertKeyContent(); cert != nil {
-			return nil // if it could not be renewed, the keeper tries on
-		}
-		if err == nil || i == attempts {
-			return err // names itself
-		}
-		a.proc.Log.Warn("no certificate to serve with yet, will retry", "error", err)
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(time.Duration(i) * time.Second):
-		}
-	}
-}
-
-func (a *agent) waitForCaches(ctx context.Context) bool {
-	hint := time.NewTicker(10 * time.Second)
-	defer hint.Stop()
-	poll := time.NewTicker(20 * time.Millisecond)
-	defer poll.Stop()
-	for {
-		err := a.synced()
-		if err == nil {
-			return true
-		}
-		select {
-		case <-ctx.Done():
-			return false
-		case <-poll.C:
-		case <-hint.C:
-			a.proc.Log.Warn("not serving yet", "waiting_for", err.Error())
-		}
-	}
-}
-
-func (a *agent) synced() error {
-	if !a.indexed() {
-		return errors.New("the list of HorizontalPodAutoscalers (may the cluster agent list and watch them?)")
-	}
-	if a.objects != nil && !a.objects.Synced() {
-		return errors.New("the list of DatadogMetrics (is their CRD installed, and may the cluster agent list and watch them?)")
-	}
-	return nil
-}
-
-// ready reports whether requests can be answered.
-func (a *agent) ready() error {
-	if !a.cfg.Enabled || a.serving.Load() {
-		return nil
-	}
-	if err := a.synced(); err != nil {
-		return fmt.Errorf("external metrics are not served yet, waiting for %w", err)
-	}
-	if wrong, _ := a.keeper.Certificate(); wrong != "" {
-		return fmt.Errorf("external metrics are not served yet: %s", wrong)
-	}
-	return errors.New("external metrics are not served yet; the log says what is missing")
 }
 
 // checkQuery judges a query in our backend's language.

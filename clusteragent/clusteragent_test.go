@@ -18,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"sigs.k8s.io/yaml"
 
 	"kelpie.dev/kelpie/clusteragent/reference"
 	"kelpie.dev/kelpie/health"
@@ -237,13 +238,17 @@ func (c *cluster) badInput(t *testing.T, b *backend, r *replica) {
 	c.apply(t, metrics, "datadogmetrics", metricText("unknown", "avg:no.such.metric{*}", ""))
 	c.apply(t, metrics, "datadogmetrics", metricText("age", "avg:flask.request.rate{kube_namespace:test}", ", maxAge: 1d"))
 	c.apply(t, metrics, "datadogmetrics", metricText("seconds", "avg:flask.request.rate{kube_namespace:test}", `, maxAge: "300"`))
-	for _, name := range []string{"syntax", "unknown", "age", "seconds"} {
+	c.apply(t, metrics, "datadogmetrics", `{apiVersion: datadoghq.com/v1alpha1, kind: DatadogMetric, spec: {query: 'avg:no.such.load{*}'},
+metadata: {name: idle, namespace: test, annotations: {kelpie.dev/on-no-data: zero}}}`)
+	for _, name := range []string{"syntax", "unknown", "age", "seconds", "idle"} {
 		c.apply(t, hpas, "horizontalpodautoscalers", hpaText(name, "datadogmetric@test:"+name, "{}"))
 	}
 	c.wantError(t, "datadogmetric@test:syntax", "", 422, "SyntaxError", "error at ")
 	c.wantConditions(t, "syntax", "Active=True/Referenced", "Valid=False/SyntaxError", "Updated=True/NoPointYet", "Error=True/SyntaxError")
 	c.wantError(t, "datadogmetric@test:unknown", "", 422, "NoData", "matches no series")
 	c.wantConditions(t, "unknown", "Active=True/Referenced", "Valid=False/NoData", "Updated=True/NoPointYet", "Error=True/NoData")
+	c.wantValue(t, 5*time.Second, "datadogmetric@test:idle", "", "0")
+	c.wantConditions(t, "idle", "Active=True/Referenced", "Valid=True/ZeroForNoData", "Updated=True/NoPointYet", "Error=True/NoData")
 	c.wantError(t, "datadogmetric@test:age", "", 422, "InvalidSpec", "spec.maxAge", "1d")
 	c.wantConditions(t, "age", "Active=True/Referenced", "Valid=False/InvalidSpec", "Updated=True/NoPointYet", "Error=True/InvalidSpec")
 	c.wantValue(t, 5*time.Second, "datadogmetric@test:seconds", "", "12500m")
@@ -358,7 +363,7 @@ func TestInlineMode(t *testing.T) {
 	c := startCluster(t)
 	b := newBackend(t)
 	ln := listen(t)
-	r := c.start(t, "inline", ln, map[string]string{"DD_EXTERNAL_METRICS_PROVIDER_ENDPOINT": b.URL})
+	r := c.start(t, "inline", ln, map[string]string{"DD_EXTERNAL_METRICS_PROVIDER_ENDPOINT": b.URL, "DD_EXTERNAL_METRICS_PROVIDER_WPA_CONTROLLER": "true"})
 	c.register(t, ln) // the registration may come after the agent, too
 	c.wantAvailable(t)
 	const query = "avg:flask.request.rate{kube_deployment:test-metric-app,kube_namespace:test}.rollup(30)"
@@ -381,4 +386,92 @@ func TestInlineMode(t *testing.T) {
 		t.Errorf("requests counted = %s, want some", got)
 	}
 	must(t, health.Fetch(t.Context(), r.health, "/health", &health.Health{}))
+	t.Run("taken over", func(t *testing.T) { c.takenOver(t, r) })
+	t.Run("secret edited by hand", c.secretEdited)
+	t.Run("admission", c.admission)
+	t.Run("watermarks", func(t *testing.T) { c.watermarks(t, b) })
+}
+
+// watermarks has the CRD come after the cluster agent.
+func (c *cluster) watermarks(t *testing.T, b *backend) {
+	t.Helper()
+	c.apply(t, "apiextensions.k8s.io/v1", "customresourcedefinitions", `{apiVersion: apiextensions.k8s.io/v1, kind: CustomResourceDefinition,
+metadata: {name: watermarkpodautoscalers.datadoghq.com}, spec: {group: datadoghq.com, scope: Namespaced,
+names: {kind: WatermarkPodAutoscaler, listKind: WatermarkPodAutoscalerList, plural: watermarkpodautoscalers, singular: watermarkpodautoscaler},
+versions: [{name: v1alpha1, served: true, storage: true, schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}}]}}`)
+	const query = "avg:queue.lag{queue:orders}.rollup(30)"
+	b.set(func(b *backend) { b.values[query] = 3 })
+	text := `{apiVersion: datadoghq.com/v1alpha1, kind: WatermarkPodAutoscaler, metadata: {name: lag, namespace: test}, spec: {metrics: [
+{type: External, external: {metricName: queue.lag, metricSelector: {matchLabels: {queue: orders}}, highWatermark: "10", lowWatermark: "5"}}]}}`
+	var u unstructured.Unstructured
+	must(t, yaml.Unmarshal([]byte(text), &u.Object))
+	eventually(t, 10*time.Second, func() string { // until the new kind is served
+		if _, err := c.resource(metrics, "watermarkpodautoscalers", "test").Create(t.Context(), &u, metav1.CreateOptions{}); err != nil {
+			return err.Error()
+		}
+		return ""
+	})
+	c.wantValue(t, 45*time.Second, "queue.lag", "queue=orders", "3")
+}
+
+// takenOver has another installer register itself, and go again.
+func (c *cluster) takenOver(t *testing.T, r *replica) {
+	t.Helper()
+	services := c.resource("apiregistration.k8s.io/v1", "apiservices", "")
+	point := func(service string) {
+		t.Helper()
+		u, err := services.Get(t.Context(), "v1beta1.external.metrics.k8s.io", metav1.GetOptions{})
+		must(t, err)
+		must(t, unstructured.SetNestedField(u.Object, service, "spec", "service", "name"))
+		_, err = services.Update(t.Context(), u, metav1.UpdateOptions{})
+		must(t, err)
+	}
+	says := func(words, registered string) {
+		t.Helper()
+		eventually(t, 10*time.Second, func() string {
+			var s Status
+			if err := health.Fetch(t.Context(), r.health, "/status", &s); err != nil || (s.Registration == "") != (words == "") || !strings.Contains(s.Registration, words) {
+				return fmt.Sprintf("status says %q, %v; want %q", s.Registration, err, words)
+			}
+			if got := c.counter(t, r, "kelpie_external_metrics_apiservice_registered"); got != registered {
+				return fmt.Sprintf("the metric says %s, want %s", got, registered)
+			}
+			return ""
+		})
+	}
+	says("", "1")
+	point("keda-operator-metrics-apiserver")
+	says("another external metrics server owns it", "0")
+	eventually(t, 10*time.Second, func() string {
+		list, err := c.kube.CoreV1().Events("default").List(t.Context(), metav1.ListOptions{FieldSelector: "involvedObject.kind=APIService"})
+		if err != nil || len(list.Items) != 1 || !strings.Contains(list.Items[0].Message, "keda-operator-metrics-apiserver") {
+			return fmt.Sprintf("events of the APIService: %v, %v; want one that names the other", list, err)
+		}
+		return ""
+	})
+	point("datadog-cluster-agent")
+	says("", "1")
+	c.wantAvailable(t)
+}
+
+func (c *cluster) secretEdited(t *testing.T) {
+	secrets := c.kube.CoreV1().Secrets("datadog")
+	s, err := secrets.Get(t.Context(), "datadog-cluster-agent-tls", metav1.GetOptions{})
+	must(t, err)
+	authority := string(s.Data["ca.crt"])
+	s.Data["tls.key"] = []byte("changed by hand")
+	_, err = secrets.Update(t.Context(), s, metav1.UpdateOptions{})
+	must(t, err)
+	eventually(t, 10*time.Second, func() string {
+		s, err := secrets.Get(t.Context(), "datadog-cluster-agent-tls", metav1.GetOptions{})
+		if err != nil || strings.Contains(string(s.Data["tls.key"]), "hand") || string(s.Data["ca.crt"]) != authority {
+			return fmt.Sprintf("the Secret after the edit: %v; want it repaired with its authority kept", err)
+		}
+		events, err := c.kube.CoreV1().Events("datadog").List(t.Context(), metav1.ListOptions{FieldSelector: "involvedObject.kind=Secret"})
+		if err != nil || len(events.Items) == 0 {
+			return fmt.Sprintf("events of the Secret: %v, %v; want the repair", events, err)
+		}
+		return ""
+	})
+	c.wantAvailable(t)
 }

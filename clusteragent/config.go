@@ -43,6 +43,8 @@ type Config struct {
 	Autogen         bool            // plain metric names are served, and get objects in CRD mode
 	AutogenSelector labels.Selector // whose plain metric names; by the autoscaler's labels
 	AutogenExpiry   time.Duration   // life of a generated object after its last use
+	CrossNamespace  bool            // autoscalers may refer to other namespaces' metrics
+	Watermarks      bool            // WatermarkPodAutoscalers are read too
 	Workers         int             // reconciling objects
 	ClusterName     string          // for %%tag_kube_cluster_name%%
 	TemplateEnv     []string        // variables that queries may read
@@ -112,13 +114,15 @@ func FromEnv(lookup func(string) (string, bool)) (Config, error) {
 			Rollup:        r.Seconds(30*time.Second, emp+"ROLLUP"),
 		},
 
-		Aggregator:    r.String("avg", "DD_EXTERNAL_METRICS_AGGREGATOR"),
-		CRD:           r.Bool(false, emp+"USE_DATADOGMETRIC_CRD"),
-		Autogen:       r.Bool(true, emp+"ENABLE_DATADOGMETRIC_AUTOGEN"),
-		AutogenExpiry: r.Seconds(3*time.Hour, "KELPIE_AUTOGEN_EXPIRY"),
-		Workers:       r.Int(2, emp+"NUM_WORKERS"),
-		ClusterName:   r.String("", "DD_CLUSTER_NAME"),
-		TemplateEnv:   r.List("KELPIE_ALLOWED_TEMPLATE_ENV"),
+		Aggregator:     r.String("avg", "DD_EXTERNAL_METRICS_AGGREGATOR"),
+		CRD:            r.Bool(false, emp+"USE_DATADOGMETRIC_CRD"),
+		Autogen:        r.Bool(true, emp+"ENABLE_DATADOGMETRIC_AUTOGEN"),
+		AutogenExpiry:  r.Seconds(3*time.Hour, "KELPIE_AUTOGEN_EXPIRY"),
+		CrossNamespace: r.Bool(true, "KELPIE_CROSS_NAMESPACE_METRICS"),
+		Watermarks:     r.Bool(false, emp+"WPA_CONTROLLER"),
+		Workers:        r.Int(2, emp+"NUM_WORKERS"),
+		ClusterName:    r.String("", "DD_CLUSTER_NAME"),
+		TemplateEnv:    r.List("KELPIE_ALLOWED_TEMPLATE_ENV"),
 
 		State:     stateConfig(r),
 		AuthToken: r.String("", "DD_CLUSTER_AGENT_AUTH_TOKEN"),

@@ -44,12 +44,14 @@ func (e *events) untranslatable(c reference.Change) {
 		if in.Err == nil {
 			continue
 		}
-		e.refused.WithLabelValues(c.HPA.Namespace).Inc()
-		e.log.Warn("autoscaler's metric cannot be translated", "hpa", c.HPA.String(), "metric", in.Metric, "error", in.Err)
+		e.refused.WithLabelValues(c.By.Namespace).Inc()
+		e.log.Warn("autoscaler's metric cannot be translated", "autoscaler", c.By.String(), "metric", in.Metric, "error", in.Err)
 		if e.isLeader() {
-			e.recorder.Event(&corev1.ObjectReference{
-				APIVersion: "autoscaling/v2", Kind: "HorizontalPodAutoscaler", Namespace: c.HPA.Namespace, Name: c.HPA.Name, UID: c.UID,
-			}, corev1.EventTypeWarning, "MetricNotTranslated", in.Err.Error())
+			by := corev1.ObjectReference{APIVersion: "autoscaling/v2", Kind: "HorizontalPodAutoscaler", Namespace: c.By.Namespace, Name: c.By.Name, UID: c.UID}
+			if c.By.Watermark {
+				by.APIVersion, by.Kind = reference.Watermarks.GroupVersion().String(), "WatermarkPodAutoscaler"
+			}
+			e.recorder.Event(&by, corev1.EventTypeWarning, "MetricNotTranslated", in.Err.Error())
 		}
 	}
 }

@@ -37,6 +37,7 @@ type Row struct {
 	At         time.Time `json:"at,omitzero"`     // the value's own time
 	Age        float64   `json:"age_seconds,omitempty"`
 	Valid      bool      `json:"valid"`
+	StandsIn   bool      `json:"stands_in,omitempty"` // the value is what the object's annotation says for no data; Error is why
 	Error      string    `json:"error,omitempty"`
 	References []string  `json:"references,omitempty"` // autoscalers
 }
@@ -68,7 +69,7 @@ func (a *agent) rows(now time.Time) (rows []Row) {
 	for _, c := range a.index.All() {
 		for _, in := range c.Inline {
 			if in.Err != nil {
-				rows = append(rows, Row{Metric: in.Metric, Error: in.Err.Error(), References: []string{c.HPA.String()}})
+				rows = append(rows, Row{Metric: in.Metric, Error: in.Err.Error(), References: []string{c.By.String()}})
 			}
 		}
 	}
@@ -101,7 +102,7 @@ func (a *agent) row(metric string, m datadogmetric.Metric, now time.Time) Row {
 	}
 	if served.StandsFor != nil {
 		r.Error = string(served.StandsFor.Reason) + ": " + served.StandsFor.Error()
-		r.Value = strconv.FormatFloat(served.Value, 'g', 6, 64) + " (standing in)"
+		r.Value, r.StandsIn = strconv.FormatFloat(served.Value, 'g', 6, 64), true
 	} else if !reading.At.IsZero() {
 		r.Value = strconv.FormatFloat(reading.Value, 'g', 6, 64)
 		r.Age = now.Sub(reading.At).Round(time.Second).Seconds()

@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/yaml"
 
+	"kelpie.dev/kelpie/clusteragent/reference"
 	"kelpie.dev/kelpie/clusteragent/source"
 )
 
@@ -90,7 +91,7 @@ func TestResolve(t *testing.T) {
 func TestStatusIsWrittenWhenItTellsSomethingNew(t *testing.T) {
 	now := time.Unix(100_000, 0)
 	m := Metric{ID: types.NamespacedName{Namespace: "a", Name: "b"}, Active: true, Limits: source.Limits{MaxAge: time.Minute},
-		References: []types.NamespacedName{{Namespace: "a", Name: "h"}}}
+		References: []reference.Autoscaler{{NamespacedName: types.NamespacedName{Namespace: "a", Name: "h"}}}}
 	r := source.Reading{Value: 1000, At: now.Add(-10 * time.Second), Fetched: now, Attempted: now}
 	old := compose(m, r, v1alpha1.DatadogMetricStatus{}, now)
 	for _, c := range []struct {
@@ -102,7 +103,9 @@ func TestStatusIsWrittenWhenItTellsSomethingNew(t *testing.T) {
 		{"the same value, newer", func(_ *Metric, r *source.Reading) { r.At = r.At.Add(30 * time.Second) }, 30 * time.Second, false},
 		{"nearly the same value", func(_ *Metric, r *source.Reading) { r.Value = 1000.01 }, 30 * time.Second, false},
 		{"another value", func(_ *Metric, r *source.Reading) { r.Value = 1001 }, 30 * time.Second, true},
-		{"another reference", func(m *Metric, _ *source.Reading) { m.References = append(m.References, m.ID) }, time.Second, true},
+		{"another reference", func(m *Metric, _ *source.Reading) {
+			m.References = append(m.References, reference.Autoscaler{NamespacedName: m.ID})
+		}, time.Second, true},
 		{"an error", func(_ *Metric, r *source.Reading) {
 			r.Err = &source.Error{Reason: source.RateLimited, Message: "slow down"}
 		}, time.Second, true},
@@ -153,7 +156,7 @@ status:
 	o := decode(u, "own")
 	now := time.Date(2026, 8, 20, 10, 1, 0, 0, time.UTC)
 	r := source.Reading{Attempted: now, Err: &source.Error{Reason: source.SourceUnavailable, Message: "no answer"}}
-	m := Metric{ID: o.id, Active: true, References: []types.NamespacedName{{Namespace: "a", Name: "h"}}, Limits: source.Limits{MaxAge: time.Minute}}
+	m := Metric{ID: o.id, Active: true, References: []reference.Autoscaler{{NamespacedName: types.NamespacedName{Namespace: "a", Name: "h"}}}, Limits: source.Limits{MaxAge: time.Minute}}
 	next := compose(m, r, o.status, now)
 	active := find(next.Conditions, v1alpha1.DatadogMetricConditionTypeActive)
 	updated := find(next.Conditions, v1alpha1.DatadogMetricConditionTypeUpdated)

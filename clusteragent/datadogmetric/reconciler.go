@@ -34,7 +34,7 @@ type Source interface {
 
 // References knows who refers to an object; *reference.Index is one.
 type References interface {
-	Referrers(object types.NamespacedName) []types.NamespacedName
+	Referrers(object types.NamespacedName) []reference.Autoscaler
 	InlineOf(object types.NamespacedName) (reference.Inline, bool)
 }
 

@@ -131,7 +131,7 @@ func TestOnlyMetricsInUseAreQueried(t *testing.T) {
 		{"referred to, of no use", "", "avg:m{t:%%env_DD_API_KEY%%}", true, nil},
 		{"no longer", "", "avg:m{*}", false, nil},
 	} {
-		index.Delete(types.NamespacedName{Namespace: "a", Name: "h"})
+		index.Delete(reference.Autoscaler{NamespacedName: types.NamespacedName{Namespace: "a", Name: "h"}})
 		if c.referred {
 			index.Set(hpa)
 		}

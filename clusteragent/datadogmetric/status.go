@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"kelpie.dev/kelpie/clusteragent/reference"
 	"kelpie.dev/kelpie/clusteragent/source"
 )
 
@@ -23,7 +24,7 @@ type Metric struct {
 	Key        source.Key
 	Limits     source.Limits
 	Active     bool                   // in use, therefore polled
-	References []types.NamespacedName // the autoscalers that refer to it
+	References []reference.Autoscaler // the autoscalers that refer to it
 	Problem    *source.Error          // why it cannot be polled; nil if it can
 
 	alwaysActive bool
@@ -164,10 +165,10 @@ func find(cs []v1alpha1.DatadogMetricCondition, t v1alpha1.DatadogMetricConditio
 	return v1alpha1.DatadogMetricCondition{}
 }
 
-func references(ids []types.NamespacedName) string {
+func references(ids []reference.Autoscaler) string {
 	s := make([]string, len(ids))
 	for i, id := range ids {
-		s[i] = "hpa:" + id.Namespace + "/" + id.Name
+		s[i] = id.Reference()
 	}
 	return strings.Join(s, ", ")
 }

@@ -160,3 +160,18 @@ func TestStatusCodes(t *testing.T) {
 		}
 	}
 }
+
+func TestAnotherNamespacesMetricIsForbidden(t *testing.T) {
+	now := time.Now()
+	o := objects{{Namespace: "a", Name: "lag"}: {Active: true, Key: source.Key{Query: "q"}, Limits: source.Limits{MaxAge: time.Minute}}}
+	for _, apart := range []bool{false, true} {
+		p := serve(readings{"q": {Value: 3, At: now, Fetched: now, Attempted: now}}, o)
+		p.Index = reference.NewIndex(reference.Options{OwnNamespace: apart}, nil)
+		if got, err := ask(t, p, "a", "datadogmetric@a:lag", ""); err != nil || len(got) != 1 || got[0] != "3" {
+			t.Errorf("apart %v, own: %v, %v; want 3", apart, got, err)
+		}
+		if _, err := ask(t, p, "b", "datadogmetric@a:lag", ""); apierrors.IsForbidden(err) != apart || apart != (err != nil) {
+			t.Errorf("apart %v, from b: %v", apart, err)
+		}
+	}
+}

@@ -138,7 +138,7 @@ func (p *Provider) find(namespace, metric string, sel labels.Selector) (datadogm
 	in, ok := p.Index.Inline(namespace, metric, sel)
 	switch {
 	case !ok:
-		return datadogmetric.Metric{}, notFound("no HorizontalPodAutoscaler asks for metric %q with selector %q%s", metric, sel.String(), p.others(metric))
+		return datadogmetric.Metric{}, notFound("no HorizontalPodAutoscaler asks for metric %q with selector %q%s", metric, sel.String(), p.others(namespace, metric))
 	case in.Err != nil:
 		reason := source.Reason("InvalidSelector")
 		if errors.Is(in.Err, reference.ErrName) {
@@ -158,8 +158,8 @@ func (p *Provider) find(namespace, metric string, sel labels.Selector) (datadogm
 	}, nil
 }
 
-func (p *Provider) others(metric string) string {
-	known := p.Index.Selectors(metric)
+func (p *Provider) others(namespace, metric string) string {
+	known := p.Index.Selectors(namespace, metric)
 	if len(known) == 0 {
 		return ": values are fetched for the metrics that autoscalers name"
 	}
@@ -178,6 +178,9 @@ func (p *Provider) object(namespace, metric string) (datadogmetric.Metric, error
 	id, err := reference.ParseObject(metric, namespace)
 	if err != nil {
 		return datadogmetric.Metric{}, notFound("%v", err)
+	}
+	if err := p.Index.Allowed(namespace, id); err != nil {
+		return datadogmetric.Metric{}, status(http.StatusForbidden, metav1.StatusReasonForbidden, err.Error())
 	}
 	m, ok := p.Objects.Metric(id)
 	if !ok {

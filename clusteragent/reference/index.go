@@ -37,6 +37,9 @@ type Options struct {
 	Autogen labels.Selector
 	// Namespace is where generated objects live.
 	Namespace string
+	// OwnNamespace keeps autoscalers and requests to the objects of their own
+	// namespace, and to what its autoscalers ask for.
+	OwnNamespace bool
 }
 
 // Index holds what every autoscaler refers to. It is safe for concurrent use.
@@ -45,10 +48,10 @@ type Index struct {
 	changed func(Change)
 
 	mu      sync.RWMutex // guards what follows
-	byHPA   map[types.NamespacedName]refs
-	objects map[types.NamespacedName]map[types.NamespacedName]struct{} // object → autoscalers
-	inline  map[inlineKey]map[types.NamespacedName]Inline              // by autoscaler
-	names   atomic.Pointer[[]string]                                   // nil until asked for again
+	by      map[Autoscaler]refs
+	objects map[types.NamespacedName]map[Autoscaler]struct{} // object → autoscalers
+	inline  map[inlineKey]map[Autoscaler]Inline              // by autoscaler
+	names   atomic.Pointer[[]string]                         // nil until asked for again
 }
 
 // inlineKey identifies what a request asks for; clients send names in lower case.
@@ -62,7 +65,7 @@ type refs struct {
 
 // Change says what an autoscaler's coming, edit or going touched.
 type Change struct {
-	HPA     types.NamespacedName
+	By      Autoscaler
 	UID     types.UID              // of the autoscaler; empty once it is gone
 	Objects []types.NamespacedName // objects referred to before or after
 	Inline  []Inline               // what the autoscaler means now
@@ -76,51 +79,66 @@ func NewIndex(o Options, changed func(Change)) *Index {
 	}
 	return &Index{
 		opts: o, changed: changed,
-		byHPA:   map[types.NamespacedName]refs{},
-		objects: map[types.NamespacedName]map[types.NamespacedName]struct{}{},
-		inline:  map[inlineKey]map[types.NamespacedName]Inline{},
+		by:      map[Autoscaler]refs{},
+		objects: map[types.NamespacedName]map[Autoscaler]struct{}{},
+		inline:  map[inlineKey]map[Autoscaler]Inline{},
 	}
+}
+
+// An ask is one external metric of an autoscaler.
+type ask struct {
+	name     string
+	selector *metav1.LabelSelector // nil for none
+	err      error                 // why selector cannot be read
 }
 
 // Set records what hpa refers to now.
 func (x *Index) Set(hpa *autoscalingv2.HorizontalPodAutoscaler) {
-	x.replace(types.NamespacedName{Namespace: hpa.Namespace, Name: hpa.Name}, x.parse(hpa))
+	var asks []ask
+	for _, m := range hpa.Spec.Metrics {
+		if m.Type == autoscalingv2.ExternalMetricSourceType && m.External != nil {
+			asks = append(asks, ask{name: m.External.Metric.Name, selector: m.External.Metric.Selector})
+		}
+	}
+	x.replace(Autoscaler{NamespacedName: types.NamespacedName{Namespace: hpa.Namespace, Name: hpa.Name}}, x.parse(hpa, asks))
 }
 
 // Delete forgets an autoscaler.
-func (x *Index) Delete(id types.NamespacedName) { x.replace(id, refs{}) }
+func (x *Index) Delete(id Autoscaler) { x.replace(id, refs{}) }
 
-func (x *Index) parse(hpa *autoscalingv2.HorizontalPodAutoscaler) refs {
-	r := refs{uid: hpa.UID, inline: map[inlineKey]Inline{}}
-	plain := hpa.Labels[kedaLabel] != kedaValue &&
-		(x.opts.Autogen == nil || x.opts.Autogen.Matches(labels.Set(hpa.Labels)))
-	for _, m := range hpa.Spec.Metrics {
-		if m.Type != autoscalingv2.ExternalMetricSourceType || m.External == nil {
-			continue
-		}
-		id := m.External.Metric
-		if IsObject(id.Name) {
-			if obj, err := ParseObject(id.Name, hpa.Namespace); err == nil {
+func (x *Index) parse(by metav1.Object, asks []ask) refs {
+	r := refs{uid: by.GetUID(), inline: map[inlineKey]Inline{}}
+	plain := by.GetLabels()[kedaLabel] != kedaValue &&
+		(x.opts.Autogen == nil || x.opts.Autogen.Matches(labels.Set(by.GetLabels())))
+	for _, a := range asks {
+		if IsObject(a.name) {
+			obj, err := ParseObject(a.name, by.GetNamespace())
+			if err == nil {
+				err = x.Allowed(by.GetNamespace(), obj)
+			}
+			if err == nil {
 				r.objects = append(r.objects, obj)
+			} else {
+				r.inline[inlineKey{strings.ToLower(a.name), refused}] = Inline{Metric: a.name, Err: err}
 			}
 			continue
 		}
 		if !plain {
 			continue
 		}
-		sel, err := metav1.LabelSelectorAsSelector(id.Selector)
-		if err != nil {
+		sel, err := metav1.LabelSelectorAsSelector(a.selector)
+		if err = cmp.Or(a.err, err); err != nil {
 			// The autoscaler's controller refuses it as well and says so itself.
-			r.inline[inlineKey{strings.ToLower(id.Name), "\x00" + err.Error()}] = Inline{Metric: id.Name,
-				Err: fmt.Errorf("the selector of metric %q cannot be translated: %w", id.Name, err)}
+			r.inline[inlineKey{strings.ToLower(a.name), "\x00" + err.Error()}] = Inline{Metric: a.name,
+				Err: fmt.Errorf("the selector of metric %q cannot be translated: %w", a.name, err)}
 			continue
 		}
-		if id.Selector == nil {
+		if a.selector == nil {
 			sel = labels.Everything()
 		}
-		in := Inline{Metric: id.Name}
-		in.Query, in.Err = x.opts.Builder.Query(id.Name, id.Selector)
-		r.inline[inlineKey{strings.ToLower(id.Name), Canonical(sel)}] = in
+		in := Inline{Metric: a.name}
+		in.Query, in.Err = x.opts.Builder.Query(a.name, a.selector)
+		r.inline[inlineKey{strings.ToLower(a.name), Canonical(sel)}] = in
 		if in.Err == nil {
 			r.objects = append(r.objects, x.Autogen(in.Query))
 		}
@@ -128,18 +146,30 @@ func (x *Index) parse(hpa *autoscalingv2.HorizontalPodAutoscaler) refs {
 	return r
 }
 
+// refused stands for the selector of what no request can ask for.
+const refused = "\x00refused"
+
+// Allowed returns why those in namespace may not refer to an object.
+func (x *Index) Allowed(namespace string, object types.NamespacedName) error {
+	if !x.opts.OwnNamespace || object.Namespace == namespace {
+		return nil
+	}
+	return fmt.Errorf("metric %s%s:%s is of namespace %q and asked for in %q, and the cluster agent keeps namespaces apart "+
+		"(KELPIE_CROSS_NAMESPACE_METRICS=false): write a DatadogMetric in %q", Prefix, object.Namespace, object.Name, object.Namespace, namespace, namespace)
+}
+
 // Autogen returns the identity of the object generated for a query.
 func (x *Index) Autogen(query string) types.NamespacedName {
 	return types.NamespacedName{Namespace: x.opts.Namespace, Name: AutogenName(query)}
 }
 
-func (x *Index) replace(id types.NamespacedName, now refs) {
+func (x *Index) replace(id Autoscaler, now refs) {
 	x.mu.Lock()
-	old, had := x.byHPA[id]
+	old, had := x.by[id]
 	if len(now.objects)+len(now.inline) == 0 {
-		delete(x.byHPA, id)
+		delete(x.by, id)
 	} else {
-		x.byHPA[id] = now
+		x.by[id] = now
 	}
 	for _, o := range old.objects {
 		drop(x.objects, o, id)
@@ -160,7 +190,7 @@ func (x *Index) replace(id types.NamespacedName, now refs) {
 	}
 	touched := slices.Concat(old.objects, now.objects)
 	slices.SortFunc(touched, compareIDs)
-	x.changed(Change{HPA: id, UID: now.uid, Objects: slices.Compact(touched), Inline: now.sorted()})
+	x.changed(Change{By: id, UID: now.uid, Objects: slices.Compact(touched), Inline: now.sorted()})
 }
 
 func (r refs) sorted() []Inline {
@@ -169,14 +199,14 @@ func (r refs) sorted() []Inline {
 	})
 }
 
-func put[K comparable, V any](m map[K]map[types.NamespacedName]V, k K, id types.NamespacedName, v V) {
+func put[K comparable, V any](m map[K]map[Autoscaler]V, k K, id Autoscaler, v V) {
 	if m[k] == nil {
-		m[k] = map[types.NamespacedName]V{}
+		m[k] = map[Autoscaler]V{}
 	}
 	m[k][id] = v
 }
 
-func drop[K comparable, V any](m map[K]map[types.NamespacedName]V, k K, id types.NamespacedName) {
+func drop[K comparable, V any](m map[K]map[Autoscaler]V, k K, id Autoscaler) {
 	delete(m[k], id)
 	if len(m[k]) == 0 {
 		delete(m, k)

@@ -19,29 +19,46 @@ func (x *Index) Inline(namespace, metric string, sel labels.Selector) (Inline, b
 	if len(users) == 0 {
 		return Inline{}, false
 	}
-	best := types.NamespacedName{}
+	best := Autoscaler{}
 	for id := range users {
 		own, bestOwn := id.Namespace == namespace, best.Namespace == namespace
-		if best.Name == "" || own && !bestOwn || own == bestOwn && compareIDs(id, best) < 0 {
+		if best.Name == "" || own && !bestOwn || own == bestOwn && id.compare(best) < 0 {
 			best = id
 		}
+	}
+	if x.opts.OwnNamespace && best.Namespace != namespace {
+		return Inline{}, false
 	}
 	return users[best], true
 }
 
 // Selectors returns the selectors, canonically, with which autoscalers ask for a
 // plain metric name: what a request that matches none of them may have meant.
-func (x *Index) Selectors(metric string) []string {
+func (x *Index) Selectors(namespace, metric string) []string {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	var out []string
-	for k := range x.inline {
-		if k.name == strings.ToLower(metric) && !strings.HasPrefix(k.selector, "\x00") {
+	for k, users := range x.inline {
+		if k.name == strings.ToLower(metric) && !strings.HasPrefix(k.selector, "\x00") && x.visible(namespace, users) {
 			out = append(out, k.selector)
 		}
 	}
 	slices.Sort(out)
 	return out
+}
+
+// visible reports whether whoever asks in namespace may know of a metric. x.mu
+// is held.
+func (x *Index) visible(namespace string, users map[Autoscaler]Inline) bool {
+	if !x.opts.OwnNamespace {
+		return true
+	}
+	for id := range users {
+		if id.Namespace == namespace {
+			return true
+		}
+	}
+	return false
 }
 
 // Queries returns the distinct translated queries and the metric each is for.
@@ -65,7 +82,7 @@ func (x *Index) InlineOf(id types.NamespacedName) (Inline, bool) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	for hpa := range x.objects[id] {
-		for _, in := range x.byHPA[hpa].inline {
+		for _, in := range x.by[hpa].inline {
 			if in.Err == nil && x.Autogen(in.Query) == id {
 				return in, true
 			}
@@ -75,14 +92,14 @@ func (x *Index) InlineOf(id types.NamespacedName) (Inline, bool) {
 }
 
 // Referrers returns the autoscalers that refer to an object, sorted.
-func (x *Index) Referrers(object types.NamespacedName) []types.NamespacedName {
+func (x *Index) Referrers(object types.NamespacedName) []Autoscaler {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
-	return slices.SortedFunc(maps.Keys(x.objects[object]), compareIDs)
+	return slices.SortedFunc(maps.Keys(x.objects[object]), Autoscaler.compare)
 }
 
 // Users returns the autoscalers whose plain metrics mean query, sorted.
-func (x *Index) Users(query string) []types.NamespacedName {
+func (x *Index) Users(query string) []Autoscaler {
 	return x.Referrers(x.Autogen(query))
 }
 
@@ -91,12 +108,12 @@ func (x *Index) All() []Change {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	var out []Change
-	for hpa, r := range x.byHPA {
+	for id, r := range x.by {
 		if len(r.inline) > 0 {
-			out = append(out, Change{HPA: hpa, UID: r.uid, Inline: r.sorted()})
+			out = append(out, Change{By: id, UID: r.uid, Inline: r.sorted()})
 		}
 	}
-	slices.SortFunc(out, func(a, b Change) int { return compareIDs(a.HPA, b.HPA) })
+	slices.SortFunc(out, func(a, b Change) int { return a.By.compare(b.By) })
 	return out
 }
 

@@ -162,10 +162,10 @@ func TestIndexInline(t *testing.T) {
 		t.Errorf("Names (-want +got)\n%s", d)
 	}
 	auto := x.Autogen("avg:nginx.requests{app:web,env:prod}.rollup(30)")
-	if d := cmp.Diff([]types.NamespacedName{{Namespace: "b", Name: "two"}}, x.Referrers(auto)); d != "" {
+	if d := cmp.Diff([]Autoscaler{{NamespacedName: types.NamespacedName{Namespace: "b", Name: "two"}}}, x.Referrers(auto)); d != "" {
 		t.Errorf("Referrers (-want +got)\n%s", d)
 	}
-	x.Delete(types.NamespacedName{Namespace: "b", Name: "two"})
+	x.Delete(Autoscaler{NamespacedName: types.NamespacedName{Namespace: "b", Name: "two"}})
 	if got := x.Referrers(auto); len(got) != 0 {
 		t.Errorf("Referrers after the delete = %v, want none", got)
 	}
@@ -187,7 +187,7 @@ func TestIndexReportsChanges(t *testing.T) {
 	other.Labels = map[string]string{"managed": "elsewhere"}
 	x.Set(other)                                  // not selected: nothing to serve
 	x.Set(hpa("a", "bad", plain("m", "env", ""))) // not translatable
-	x.Delete(types.NamespacedName{Namespace: "a", Name: "one"})
+	x.Delete(Autoscaler{NamespacedName: types.NamespacedName{Namespace: "a", Name: "one"}})
 
 	first, second := types.NamespacedName{Namespace: "a", Name: "first"}, types.NamespacedName{Namespace: "a", Name: "second"}
 	var touched [][]types.NamespacedName
@@ -205,5 +205,32 @@ func TestIndexReportsChanges(t *testing.T) {
 	in, ok := x.Inline("a", "m", parse(t, "env="))
 	if !ok || in.Err == nil {
 		t.Errorf("Inline of the refused selector = %v, %v; want its error", in, ok)
+	}
+}
+
+func TestNamespacesKeptApart(t *testing.T) {
+	x := NewIndex(Options{Builder: builder, Namespace: "datadog", OwnNamespace: true}, nil)
+	x.Set(hpa("a", "one", plain("datadogmetric@b:lag"), plain("datadogmetric@a:lag"), plain("datadogmetric@lag2"), plain("rps", "app", "web")))
+	x.Set(hpa("a", "malformed", plain("datadogmetric@a:b:c")))
+	refers := func(ns, name string) int { return len(x.Referrers(types.NamespacedName{Namespace: ns, Name: name})) }
+	if refers("b", "lag") != 0 || refers("a", "lag") != 1 || refers("a", "lag2") != 1 {
+		t.Errorf("references: b/lag %d, a/lag %d, a/lag2 %d; want none of another namespace's", refers("b", "lag"), refers("a", "lag"), refers("a", "lag2"))
+	}
+	var said []string
+	for _, c := range x.All() {
+		for _, in := range c.Inline {
+			if in.Err != nil {
+				said = append(said, c.By.String()+" "+in.Err.Error())
+			}
+		}
+	}
+	if len(said) != 2 || !strings.Contains(said[0], "is no object name") || !strings.Contains(said[1], `write a DatadogMetric in "a"`) {
+		t.Errorf("said %q, want each refused reference with its mend", said)
+	}
+	if _, ok := x.Inline("a", "rps", parse(t, "app=web")); !ok {
+		t.Error("the own namespace's metric is not served")
+	}
+	if in, ok := x.Inline("b", "rps", parse(t, "app=web")); ok || len(x.Selectors("b", "rps")) != 0 || len(x.Selectors("a", "rps")) != 1 {
+		t.Errorf("in another namespace: %v, selectors %q; want nothing known", in, x.Selectors("b", "rps"))
 	}
 }

@@ -31,7 +31,7 @@ func (x *Index) Handler() cache.ResourceEventHandler {
 				obj = gone.Obj
 			}
 			if hpa, ok := obj.(*autoscalingv2.HorizontalPodAutoscaler); ok {
-				x.Delete(types.NamespacedName{Namespace: hpa.Namespace, Name: hpa.Name})
+				x.Delete(Autoscaler{NamespacedName: types.NamespacedName{Namespace: hpa.Namespace, Name: hpa.Name}})
 			}
 		},
 	}

@@ -13,7 +13,7 @@ func TestPrintStatus(t *testing.T) {
 	now := time.Unix(100_000, 0)
 	var b strings.Builder
 	err := printStatus(&b, clusteragent.Status{
-		Replica: "pod-1", Leader: true, Serving: true, Registration: "APIService points to service \"keda/x\"",
+		Replica: "pod-1", Leader: true, Serving: true, CertEnds: time.Date(2027, 11, 26, 0, 0, 0, 0, time.UTC), Registration: "APIService points to service \"keda/x\"",
 		Source: source.Status{URL: "http://backend:8080", LastSuccess: now.Add(-5 * time.Second), LastError: "HTTP 503", LastErrorAt: now.Add(-time.Minute), Queries: 2},
 		Metrics: []clusteragent.Row{
 			{Metric: "nginx.requests", Query: "avg:nginx.requests{*}.rollup(30)", Value: "12.5", At: now.Add(-40 * time.Second), Age: 40, Valid: true, References: []string{"web/a", "web/b"}},
@@ -24,12 +24,23 @@ func TestPrintStatus(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
-		"Leader:        yes", "APIService:    APIService points to", "last success: 5s ago", "last error:   1m0s ago: HTTP 503",
+		"Leader:        yes", "APIService:    APIService points to", "Certificate:   ends 2027-11-26", "last success: 5s ago", "last error:   1m0s ago: HTTP 503",
 		"nginx.requests         12.5   40s  yes    web/a, web/b  avg:nginx.requests{*}.rollup(30)  -",
 		"datadogmetric@web:bad  -      -    no     -             avg:x{                            SyntaxError: position 7",
 	} {
 		if !strings.Contains(b.String(), want) {
 			t.Errorf("status lacks %q:\n%s", want, b.String())
+		}
+	}
+}
+
+func TestStatusSaysWhatStandsInAndWhatIsWrongWithTheCertificate(t *testing.T) {
+	var b strings.Builder
+	err := printStatus(&b, clusteragent.Status{Certificate: "the certificate in secret/a/b ends soon", Metrics: []clusteragent.Row{
+		{Metric: "datadogmetric@web:idle", Value: "0", Valid: true, StandsIn: true, Query: "avg:x{*}", Error: "NoData: no series"}}}, time.Now())
+	for _, want := range []string{"Certificate:   the certificate in secret/a/b ends soon", "0 (stands in)", "NoData: no series"} {
+		if err != nil || !strings.Contains(b.String(), want) {
+			t.Errorf("status lacks %q: %v\n%s", want, err, b.String())
 		}
 	}
 }

@@ -79,6 +79,12 @@ func printStatus(w io.Writer, s clusteragent.Status, now time.Time) error {
 	if s.Registration != "" {
 		fmt.Fprintf(&b, "APIService:    %s\n", s.Registration)
 	}
+	switch {
+	case s.Certificate != "":
+		fmt.Fprintf(&b, "Certificate:   %s\n", s.Certificate)
+	case !s.CertEnds.IsZero():
+		fmt.Fprintf(&b, "Certificate:   ends %s\n", s.CertEnds.UTC().Format(time.DateOnly))
+	}
 	how := "polled every %gs"
 	switch {
 	case s.Source.Streaming:
@@ -101,7 +107,11 @@ func printStatus(w io.Writer, s clusteragent.Status, now time.Time) error {
 		if !m.At.IsZero() {
 			age = (time.Duration(m.Age) * time.Second).String()
 		}
-		_, _ = fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", m.Metric, cmp.Or(m.Value, "-"), age, yes(m.Valid),
+		value := cmp.Or(m.Value, "-")
+		if m.StandsIn {
+			value += " (stands in)"
+		}
+		_, _ = fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", m.Metric, value, age, yes(m.Valid),
 			cmp.Or(strings.Join(m.References, ", "), "-"), cmp.Or(m.Query, "-"), cmp.Or(m.Error, "-"))
 	}
 	if err := tw.Flush(); err != nil { // to memory: it holds what the writes above met

@@ -89,6 +89,8 @@ of its ports share, is open to the outside of the cluster.
   value: {{ $provider.service.port | quote }}
 - name: DD_EXTERNAL_METRICS_PROVIDER_USE_DATADOGMETRIC_CRD
   value: {{ $provider.useDatadogMetrics | quote }}
+- name: DD_EXTERNAL_METRICS_PROVIDER_WPA_CONTROLLER
+  value: {{ $provider.wpaController | quote }}
 - name: DD_EXTERNAL_METRICS_AGGREGATOR
   value: {{ $provider.aggregator | quote }}
 - name: KELPIE_APISERVICE_SERVICE
