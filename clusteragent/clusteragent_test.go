@@ -337,8 +337,16 @@ func (c *cluster) sourceAtFault(t *testing.T, b *backend) {
 
 func (c *cluster) discovery(t *testing.T) string {
 	t.Helper()
-	b, err := c.kube.RESTClient().Get().AbsPath("/apis/external.metrics.k8s.io/v1beta1").DoRaw(t.Context())
-	must(t, err)
+	var b []byte
+	// The API server notes that a service is available in two places, the status
+	// first.
+	eventually(t, 5*time.Second, func() string {
+		var err error
+		if b, err = c.kube.RESTClient().Get().AbsPath("/apis/external.metrics.k8s.io/v1beta1").DoRaw(t.Context()); err != nil {
+			return err.Error()
+		}
+		return ""
+	})
 	var list metav1.APIResourceList
 	must(t, json.Unmarshal(b, &list))
 	for _, r := range list.APIResources {
