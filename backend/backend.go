@@ -91,9 +91,10 @@ type backend struct {
 	reg    *prometheus.Registry
 	status *status
 
-	store   atomic.Pointer[store.Store]   // nil until it is open
-	stream  atomic.Pointer[stream.Stream] // likewise
-	leaving atomic.Bool
+	store  atomic.Pointer[store.Store]   // nil until it is open
+	stream atomic.Pointer[stream.Stream] // likewise
+	// listening is set once connections are taken, leaving once no more are.
+	listening, leaving atomic.Bool
 }
 
 // run opens the store and the records, serves until ctx ends, and closes them.
@@ -221,6 +222,9 @@ func (b *backend) ready() error {
 	}
 	if err := st.Ready(); err != nil {
 		return fmt.Errorf("store: %w", err)
+	}
+	if !b.listening.Load() {
+		return errors.New("not listening yet")
 	}
 	return nil
 }

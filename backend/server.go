@@ -84,6 +84,7 @@ func (b *backend) serve(ctx context.Context, srv *http.Server) error {
 		go func() { done <- srv.Serve(limitListener(ln, slots)) }()
 		b.log.Info("backend is serving", "address", ln.Addr().String(), "data", b.cfg.DataDir, "version", b.deps.Version)
 	}
+	b.listening.Store(true)
 	running := len(lns)
 	select {
 	case err = <-done:
