@@ -8,6 +8,8 @@ import (
 	"sort"
 	"strings"
 
+	"github.com/cespare/xxhash/v2"
+
 	"kelpie.dev/kelpie/metric"
 )
 
@@ -27,7 +29,8 @@ const absentKey = "N/A"
 // A contextSeries is a series of the source with the tags it is matched and grouped by.
 type contextSeries struct {
 	metric.Series
-	tags metric.Tags
+	tags  metric.Tags
+	order uint64 // see compareContexts
 }
 
 // A lane is how one query's contexts become values at times: the buckets of a
@@ -180,14 +183,29 @@ func contextsOf(found []metric.Series, from, to int64) []*contextSeries {
 	for i, s := range found {
 		restate(&s, from, to)
 		all[i] = contextSeries{Series: s, tags: TagsOf(s)}
+		all[i].setOrder()
 		sorted[i] = &all[i]
 	}
 	slices.SortFunc(sorted, compareContexts)
 	return sorted
 }
 
+// setOrder makes c comparable. Which order contexts are aggregated in does not
+// matter, as long as it is always the same: numbers compare much faster than tags.
+func (c *contextSeries) setOrder() {
+	const mix = 0x9e3779b97f4a7c15 // odd, so that no bit is lost
+	h := xxhash.Sum64String(c.Host)
+	for _, tag := range c.tags {
+		h = h*mix ^ xxhash.Sum64String(tag)
+	}
+	c.order = h
+}
+
 // compareContexts is the order in which contexts are aggregated.
 func compareContexts(a, b *contextSeries) int {
+	if a.order != b.order {
+		return cmp.Compare(a.order, b.order)
+	}
 	return cmp.Or(slices.Compare(a.tags, b.tags), cmp.Compare(a.Host, b.Host), cmp.Compare(a.Device, b.Device))
 }
 

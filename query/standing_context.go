@@ -142,6 +142,7 @@ func (s *Standing) context(m *standingMetric, of *metric.Series, isDistribution 
 		c.Tags[i] = strings.Clone(tag)
 	}
 	c.tags = TagsOf(c.Series)
+	c.setOrder()
 	c.Type, c.usual, c.Unit = m.kind.Type, m.kind.Interval, m.unit
 	m.contexts[key] = c
 	m.size++
