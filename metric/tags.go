@@ -24,6 +24,9 @@ func NewTags(tags ...string) Tags {
 	return Tags(slices.Clone(tags)).canonical()
 }
 
+// OwnTags is NewTags of tags that it may keep and change.
+func OwnTags(tags []string) Tags { return Tags(tags).canonical() }
+
 // canonical sorts t in place and drops duplicates and empty tags.
 func (t Tags) canonical() Tags {
 	slices.Sort(t)

@@ -74,6 +74,9 @@ func decodeLabels(l labels.Labels) metric.Series {
 	s := metric.Series{Name: l.Get(nameLabel)}
 	tags := make([]string, 0, l.Len())
 	hostOwn, deviceOwn := l.Get(ownHost), l.Get(ownDevice)
+	// Nearly all tags have one value: their texts share one string.
+	var scratch [256]byte
+	text, ends := scratch[:0], make([]int, 0, 16)
 	l.Range(func(label labels.Label) {
 		switch label.Name {
 		case nameLabel, partLabel, ownHost, ownDevice:
@@ -83,12 +86,22 @@ func decodeLabels(l labels.Labels) metric.Series {
 			s.Device, tags = splitOwn(tags, label, deviceOwn)
 		default:
 			key := strings.TrimPrefix(label.Name, tagPrefix)
-			for _, v := range splitValues(label.Value) {
-				tags = append(tags, joinTag(key, v))
+			if strings.HasPrefix(label.Value, sep) || label.Value == markBare {
+				for _, v := range splitValues(label.Value) {
+					tags = append(tags, joinTag(key, v))
+				}
+				return
 			}
+			text = append(append(append(text, key...), ':'), decodeValue(label.Value)...)
+			ends = append(ends, len(text))
 		}
 	})
-	s.Tags = metric.NewTags(tags...)
+	all, start := string(text), 0
+	for _, end := range ends {
+		tags = append(tags, all[start:end])
+		start = end
+	}
+	s.Tags = metric.OwnTags(tags)
 	return s
 }
 

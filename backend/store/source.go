@@ -68,7 +68,8 @@ type reader struct {
 	name     nameRecord
 
 	it     chunkenc.Iterator
-	fast   []bool // of the points read last: whether each stands for metric.FastInterval
+	buf    []metric.Point // read last
+	fast   []bool         // of each: whether it stands for metric.FastInterval
 	points int
 	out    []metric.Series
 }
@@ -81,7 +82,7 @@ func (r *reader) read(ctx context.Context, set storage.SeriesSet) error {
 		series := set.At()
 		m := decodeLabels(series.Labels())
 		m.Type, m.Interval, m.Unit = r.name.Type, r.name.Interval, r.name.Unit
-		if !r.sel.Scope.Match(query.TagsOf(m)) {
+		if _, all := r.sel.Scope.(query.All); !all && !r.sel.Scope.Match(query.TagsOf(m)) {
 			continue
 		}
 		if err := r.readPoints(series, &m); err != nil {
@@ -107,7 +108,7 @@ func (r *reader) read(ctx context.Context, set storage.SeriesSet) error {
 
 // readPoints fills m's points; the last sample of each second is its point.
 func (r *reader) readPoints(series storage.Series, m *metric.Series) error {
-	r.it, r.fast = series.Iterator(r.it), r.fast[:0]
+	r.it, r.fast, r.buf = series.Iterator(r.it), r.fast[:0], r.buf[:0]
 	fast := 0
 	for r.it.Next() == chunkenc.ValFloat {
 		ms, v := r.it.At()
@@ -118,14 +119,17 @@ func (r *reader) readPoints(series storage.Series, m *metric.Series) error {
 		if isFast {
 			fast++
 		}
-		if last := len(m.Points) - 1; last >= 0 && m.Points[last].Time == sec {
+		if last := len(r.buf) - 1; last >= 0 && r.buf[last].Time == sec {
 			if r.fast[last] {
 				fast--
 			}
-			m.Points[last].Value, r.fast[last] = v, isFast
+			r.buf[last].Value, r.fast[last] = v, isFast
 			continue
 		}
-		m.Points, r.fast = append(m.Points, metric.Point{Time: sec, Value: v}), append(r.fast, isFast)
+		r.buf, r.fast = append(r.buf, metric.Point{Time: sec, Value: v}), append(r.fast, isFast)
+	}
+	if len(r.buf) > 0 {
+		m.Points = slices.Clone(r.buf)
 	}
 	switch {
 	case fast == 0:
