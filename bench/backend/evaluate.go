@@ -11,7 +11,9 @@ import (
 	"strconv"
 	"time"
 
+	"kelpie.dev/kelpie/backend/auth"
 	"kelpie.dev/kelpie/backend/queryapi"
+	"kelpie.dev/kelpie/backend/quota"
 	"kelpie.dev/kelpie/backend/store"
 	"kelpie.dev/kelpie/query"
 )
@@ -91,12 +93,16 @@ func perQuery(texts []string, ask func(string) error) (float64, error) {
 // open lets every reader in.
 type open struct{}
 
-// Read implements queryapi.Authorizer.
-func (open) Read(*http.Request) error { return nil }
+// Allow implements queryapi.Authorizer.
+func (open) Allow(*http.Request, string) (auth.Grant, error) { return auth.Grant{Key: "bench"}, nil }
 
 // overAPI returns what asks GET /api/v1/query for the last five minutes.
 func overAPI(ctx context.Context, st *store.Store, clock func() time.Time) (func(text string) error, error) {
-	api, err := queryapi.New(queryapi.Options{Source: st, Catalog: st, Tags: st, Auth: open{}, Now: clock})
+	limits, err := quota.New(quota.Options{Rates: "off", Now: clock})
+	if err != nil {
+		return nil, err
+	}
+	api, err := queryapi.New(queryapi.Options{Source: st, Store: st, Auth: open{}, Quota: limits, Now: clock})
 	if err != nil {
 		return nil, err
 	}

@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"runtime"
 	"syscall"
 	"time"
 
@@ -57,7 +58,14 @@ environment variables (DD_API_KEY, DD_SITE, DD_DD_URL, DD_TAGS, DD_DOGSTATSD_…
 	return root
 }
 
+// minThreads is how many threads run Go code at least. On a single core a flush
+// or a collection of garbage would hold the readers up for milliseconds, in which
+// a full socket loses what comes; with threads of their own the kernel lets them
+// in between.
+const minThreads = 3
+
 func run(cmd *cobra.Command, _ []string) error {
+	runtime.GOMAXPROCS(max(minThreads, runtime.GOMAXPROCS(0)))
 	config, err := agent.ConfigFromEnv(os.LookupEnv)
 	if err != nil {
 		return fmt.Errorf("read the configuration:\n%w", err)
