@@ -140,9 +140,11 @@ func (s *Stream) Accepted(series []metric.Series, distributions []metric.Distrib
 		return
 	}
 	now := s.opts.Now()
-	series, distributions = s.join(series, distributions)
 	s.mu.Lock()
 	s.follow(now)
+	// Not before: what bears tags of before the change would stand beside what is
+	// read anew, and count twice.
+	series, distributions = s.join(series, distributions)
 	s.standing.Observe(series, now.Unix())
 	s.standing.ObserveDistributions(distributions, now.Unix())
 	pending := s.standing.Pending()

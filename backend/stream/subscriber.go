@@ -151,7 +151,7 @@ func (s *Stream) wantOne(sub *subscriber, w *vs.Want) ([]query.Missing, error) {
 }
 
 func errTooMany(n int) error {
-	return &query.Error{Kind: query.Limit, Message: fmt.Sprintf("more than %d queries stand already", n)}
+	return &query.Error{Kind: query.Limit, Message: fmt.Sprintf("more than %d queries stand already: delete autoscalers and DatadogMetrics that nobody needs", n)}
 }
 
 func errTwice(id uint64) error {

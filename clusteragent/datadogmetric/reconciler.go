@@ -26,7 +26,7 @@ import (
 	"kelpie.dev/kelpie/clusteragent/source"
 )
 
-// Source polls queries; *source.Poller is one.
+// Source has the values of queries; *source.Poller is one.
 type Source interface {
 	Use(owner string, keys ...source.Key)
 	Read(source.Key) source.Reading
