@@ -18,7 +18,7 @@ type DogStatsDConfig struct {
 	StreamSocket  string      // path of the Unix stream socket, "" for none: DD_DOGSTATSD_STREAM_SOCKET
 	BufferSize    int         // bytes of the largest datagram: DD_DOGSTATSD_BUFFER_SIZE (8192)
 	ReceiveBuffer int         // SO_RCVBUF, 0 for a default that holds a burst: DD_DOGSTATSD_SO_RCVBUF
-	QueueSize     int         // datagrams between the sockets and the aggregator: DD_DOGSTATSD_QUEUE_SIZE (1024)
+	QueueSize     int         // datagrams between the sockets and the aggregator: DD_DOGSTATSD_QUEUE_SIZE (4096)
 	Readers       int         // sockets that share the UDP port, 0 for as many as suit the machine: KELPIE_DOGSTATSD_UDP_READERS
 	EOLRequired   []string    // udp, uds: where a line without a line feed at its end is dropped: DD_DOGSTATSD_EOL_REQUIRED
 	Tags          metric.Tags // on every sample: DD_DOGSTATSD_TAGS
@@ -47,7 +47,7 @@ func dogstatsdConfig(r *env.Reader) (DogStatsDConfig, error) {
 		StreamSocket:  r.String("", "DD_DOGSTATSD_STREAM_SOCKET"),
 		BufferSize:    r.Int(dogstatsd.DefaultBufferSize, "DD_DOGSTATSD_BUFFER_SIZE"),
 		ReceiveBuffer: r.Int(0, "DD_DOGSTATSD_SO_RCVBUF"),
-		QueueSize:     r.Int(1024, "DD_DOGSTATSD_QUEUE_SIZE"),
+		QueueSize:     r.Int(dogstatsd.DefaultQueueSize, "DD_DOGSTATSD_QUEUE_SIZE"),
 		Readers:       r.Int(0, "KELPIE_DOGSTATSD_UDP_READERS"),
 		EOLRequired:   r.List("DD_DOGSTATSD_EOL_REQUIRED"),
 		Tags:          metric.NewTags(r.List("DD_DOGSTATSD_TAGS")...),

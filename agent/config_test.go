@@ -40,7 +40,7 @@ func TestConfigDefaults(t *testing.T) {
 	}
 	want := Config{
 		Hostname: hostname, HealthAddr: ":5555", Compress: "zstd", Timeout: 20 * time.Second, QueueBytes: 15 << 20, SpoolBytes: 256 << 20,
-		DogStatsD: DogStatsDConfig{UDPAddr: "localhost:8125", Socket: "/var/run/datadog/dsd.socket", BufferSize: 8192, QueueSize: 1024, Tags: metric.Tags{}, Rewrite: dogstatsd.RewriteOptions{Exempt: namespaceExempt}},
+		DogStatsD: DogStatsDConfig{UDPAddr: "localhost:8125", Socket: "/var/run/datadog/dsd.socket", BufferSize: 8192, QueueSize: 4096, Tags: metric.Tags{}, Rewrite: dogstatsd.RewriteOptions{Exempt: namespaceExempt}},
 		Tags:      metric.Tags{},
 		Aggregate: aggregate.Options{CounterExpiry: 300, ContextExpiry: 20, MaxContexts: 500_000, MaxContextBytes: 256 << 20, FastContexts: 5000},
 		Origin:    OriginConfig{OptOut: true, Cardinality: origin.Low, GaugeCardinality: origin.Orchestrator, ProcRoot: "/proc", CgroupRoot: "/sys/fs/cgroup"},

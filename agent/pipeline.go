@@ -98,7 +98,7 @@ func (p *pipeline) run(ctx context.Context, in <-chan *dogstatsd.Batch, out chan
 			switch {
 			case p.manual != nil:
 			case !p.due(now).After(now) && !p.holds(now):
-				p.flush(ctx, now, out) // enough timestamped samples wait
+				p.flush(ctx, now, in, out) // enough timestamped samples wait
 			case p.aggregator.FastDue(now):
 				p.flushSeconds(ctx, now, false, out)
 			}
@@ -106,13 +106,13 @@ func (p *pipeline) run(ctx context.Context, in <-chan *dogstatsd.Batch, out chan
 			p.recheck(p.now(), false)
 		case now := <-p.manual:
 			p.recheck(now, false)
-			p.flush(ctx, now, out)
+			p.flush(ctx, now, in, out)
 		case <-timer.C:
 			now := p.now()
 			p.ticked.Store(time.Now().UnixNano())
 			p.recheck(now, false)
 			if p.manual == nil && (p.bucketEnded(now) || !p.due(now).After(now)) && !p.holds(now) {
-				p.flush(ctx, now, out)
+				p.flush(ctx, now, in, out)
 			} else if p.manual == nil && p.aggregator.FastDue(now) {
 				p.flushSeconds(ctx, now, false, out)
 			}
@@ -163,7 +163,7 @@ func (p *pipeline) finish(ctx context.Context, out chan<- forward.Batch) error {
 	// The lane in force goes on to the end, so that what leaves by seconds and by
 	// tens is the same; no second after now leaves.
 	p.sendSeconds(ctx, forward.Batch{Fast: p.aggregator.FlushLast(now)}, out)
-	p.flushBuckets(ctx, now.Add(aggregate.DefaultInterval*time.Second), out)
+	p.flushBuckets(ctx, now.Add(aggregate.DefaultInterval*time.Second), nil, out)
 	return nil
 }
 
@@ -202,21 +202,26 @@ func (p *pipeline) recheck(now time.Time, all bool) {
 }
 
 // flush hands what all seconds and buckets that have ended hold to out.
-func (p *pipeline) flush(ctx context.Context, now time.Time, out chan<- forward.Batch) {
+func (p *pipeline) flush(ctx context.Context, now time.Time, in <-chan *dogstatsd.Batch, out chan<- forward.Batch) {
 	ended := p.bucketEnded(now)
 	p.flushSeconds(ctx, now, ended, out)
-	p.flushBuckets(ctx, now, out)
+	p.flushBuckets(ctx, now, in, out)
 	if ended {
 		p.changeLane()
 		p.flushSeconds(ctx, now, false, out)
 	}
 }
 
-func (p *pipeline) flushBuckets(ctx context.Context, now time.Time, out chan<- forward.Batch) {
+func (p *pipeline) flushBuckets(ctx context.Context, now time.Time, in <-chan *dogstatsd.Batch, out chan<- forward.Batch) {
 	start := time.Now()
 	p.next = bucketStart(now) + aggregate.DefaultInterval
-	flushed := p.aggregator.Flush(now)
-	p.metrics.flush.Observe(time.Since(start).Seconds())
+	flushing := p.aggregator.StartFlush(now)
+	var between time.Duration
+	for flushing.Step() {
+		between += p.between(in)
+	}
+	flushed := flushing.End()
+	p.metrics.flush.Observe((time.Since(start) - between).Seconds())
 	batch := forward.Batch{Series: flushed.Series, Distributions: flushed.Distributions, Doubled: flushed.Doubled, Fast: flushed.Fast}
 	if beat := bucketStart(now); beat != p.lastBeat { // smaller after the clock was set back
 		p.lastBeat = beat
@@ -227,6 +232,24 @@ func (p *pipeline) flushBuckets(ctx context.Context, now time.Time, out chan<- f
 	}
 	p.metrics.series.Add(float64(len(batch.Fast) + len(batch.Series) + len(batch.Doubled) + len(batch.Distributions)))
 	p.send(ctx, batch, out)
+}
+
+// maxBetween is how many batches are handled between two steps of a flush: a
+// flood must not hold it up without end.
+const maxBetween = 8
+
+// between handles what has come while a flush goes on, as a socket does not wait
+// for its end, and returns how long that took. A closed in is the loop's to see.
+func (p *pipeline) between(in <-chan *dogstatsd.Batch) time.Duration {
+	start := time.Now()
+	for range min(len(in), maxBetween) {
+		batch, ok := <-in
+		if !ok {
+			break
+		}
+		p.batch(batch, p.now())
+	}
+	return time.Since(start)
 }
 
 // own is a point about the agent itself, by the names that Datadog's agents have

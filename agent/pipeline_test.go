@@ -357,3 +357,42 @@ func TestUnknownSendersShareFairly(t *testing.T) {
 		}
 	}
 }
+
+// TestFlushLetsSamplesIn holds that what comes while a flush goes on is handled
+// before its end, and counts into the next bucket, once.
+func TestFlushLetsSamplesIn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const contexts, waiting = 5000, 20
+		p := newPipeline(t)
+		in, out := make(chan *dogstatsd.Batch, 64), make(chan forward.Batch, 4)
+		add := func(b *dogstatsd.Batch) { p.batch(b, time.Now()) }
+		time.Sleep(time.Until(time.Now().Truncate(10 * time.Second).Add(15 * time.Second)))
+		for _, batch := range packed(contexts) {
+			add(batch)
+		}
+		time.Sleep(5 * time.Second)
+		for range waiting {
+			in <- packed(30)[0]
+		}
+		sum := func() (total float64) {
+			p.flush(t.Context(), time.Now(), in, out)
+			for len(out) > 0 {
+				for _, s := range (<-out).Series {
+					for _, point := range s.Points {
+						if s.Name == "flask.request.rate" {
+							total += point.Value * 10
+						}
+					}
+				}
+			}
+			return math.Round(total)
+		}
+		if first := sum(); first != contexts || len(in) != 0 {
+			t.Errorf("the first flush tells of %v samples, want %d; %d batches waited for its end, want 0", first, contexts, len(in))
+		}
+		time.Sleep(10 * time.Second)
+		if second := sum(); second != 30*waiting {
+			t.Errorf("the second flush tells of %v samples, want %d", second, 30*waiting)
+		}
+	})
+}

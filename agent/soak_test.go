@@ -20,7 +20,7 @@ func TestAnHourOfAnything(t *testing.T) {
 	out := make(chan forward.Batch, 2)
 	flush := func(now time.Time) {
 		p.recheck(now, false)
-		p.flush(t.Context(), now, out)
+		p.flush(t.Context(), now, nil, out)
 		for len(out) > 0 {
 			<-out
 		}

@@ -43,44 +43,102 @@ type Flush struct {
 // not be modified. A clock that went back by more than a bucket ends the buckets
 // that now lie in the future.
 func (a *Aggregator) Flush(now time.Time) Flush {
+	f := a.StartFlush(now)
+	for f.Step() {
+	}
+	return f.End()
+}
+
+// A Flushing is a Flush in steps, so that samples may be added between them: they
+// go into the buckets that are open then. Until it has ended nothing else of the
+// Aggregator may be called.
+type Flushing struct {
+	e     emitter
+	now   int64
+	back  bool
+	ended bool // whether there is anything to go through
+	read  int  // contexts that have been gone through
+	kept  int  // of these, those that live on: first in the lane
+}
+
+// StartFlush begins what Flush does at once.
+func (a *Aggregator) StartFlush(now time.Time) *Flushing {
 	sec := now.Unix()
 	back := sec < a.flushed-DefaultInterval
 	if back || sec > a.flushed {
 		a.flushed = sec
 	}
-	ended := back || sec >= a.slow.due
+	f := &Flushing{now: sec, back: back, ended: back || sec >= a.slow.due}
 	room := 0
-	if ended {
+	if f.ended {
 		room = a.slow.room()
+		a.slow.due = sec - sec%DefaultInterval + DefaultInterval
 	}
 	out := make([]metric.Series, 0, room+len(a.pending))
-	e := emitter{a: a, out: append(out, a.pending...), points: make([]metric.Point, 0, room)}
+	f.e = emitter{a: a, out: append(out, a.pending...), points: make([]metric.Point, 0, room)}
+	f.e.pending = len(a.pending)
 	a.pending = nil
-	if ended {
-		e.slow(&a.slow, sec, back)
-	}
-	f := Flush{Series: e.out, Distributions: e.distributions, Doubled: e.doubled}
-	if back {
-		f.Fast = a.turnBack(sec)
-	}
 	return f
 }
 
-// slow emits what has ended of l, and forgets what has been silent.
-func (e *emitter) slow(l *lane, now int64, back bool) {
-	l.due = now - now%DefaultInterval + DefaultInterval
-	before := len(e.out)
-	kept := l.order[:0]
-	for _, c := range l.order {
-		e.context(c, now, back)
-		if e.a.expired(c, now) {
-			e.a.release(c)
+// stepWork bounds a step: about a fifth of a millisecond, in contexts without
+// values of their own; histogramWork of these cost what one of them does.
+const (
+	stepWork      = 512
+	histogramWork = 16
+)
+
+// Step goes through some contexts, and reports whether any are left.
+func (f *Flushing) Step() bool {
+	a, l := f.e.a, &f.e.a.slow
+	if !f.ended {
+		return false
+	}
+	// After the clock went back every bucket ends, those included that samples
+	// between the steps would open.
+	for work := 0; f.read < len(l.order) && (work < stepWork || f.back); f.read++ {
+		c := l.order[f.read]
+		work += 1 + c.values()/histogramWork
+		f.e.context(c, f.now, f.back)
+		if a.expired(c, f.now) {
+			a.release(c)
 			continue
 		}
-		kept = append(kept, c)
+		l.order[f.kept] = c
+		f.kept++
 	}
-	clear(l.order[len(kept):])
-	l.order, l.emitted = kept, len(e.out)+len(e.doubled)-before
+	return f.read < len(l.order)
+}
+
+// End returns what the steps have found, once none is left.
+func (f *Flushing) End() Flush {
+	a, e := f.e.a, &f.e
+	if f.ended {
+		l := &a.slow
+		clear(l.order[f.kept:])
+		l.order, l.emitted = l.order[:f.kept], len(e.out)+len(e.doubled)-e.pending
+	}
+	out := Flush{Series: e.out, Distributions: e.distributions, Doubled: e.doubled}
+	if f.back {
+		out.Fast = a.turnBack(f.now)
+	}
+	return out
+}
+
+// values is how many values the histograms of c's buckets hold.
+func (c *Context) values() int {
+	n := c.current.values()
+	for i := range c.older {
+		n += c.older[i].values()
+	}
+	return n
+}
+
+func (b *bucket) values() int {
+	if b.hist == nil {
+		return 0
+	}
+	return len(b.hist.values)
 }
 
 func (a *Aggregator) expired(c *Context, now int64) bool {
@@ -101,6 +159,7 @@ type emitter struct {
 	doubled       []metric.Series
 	distributions []metric.Distribution
 	points        []metric.Point // backing of the series' points, to allocate once
+	pending       int            // of out: timestamped samples, which no bucket held
 	closed        []bucket       // of one context
 }
 

@@ -12,7 +12,7 @@ import (
 const (
 	DefaultBufferSize     = 8192
 	DefaultReceiveBuffer  = 4 << 20
-	DefaultQueueSize      = 1024
+	DefaultQueueSize      = 4096
 	DefaultMaxConnections = 1024
 )
 
@@ -29,7 +29,7 @@ type ListenOptions struct {
 	// Unix sockets have none: see Counts.
 	ReceiveBuffer int
 	// QueueSize is how many datagrams may be read and not yet released, rounded
-	// up to batches of 64; 0 means 1024.
+	// up to batches of 64; 0 means 4096.
 	QueueSize int
 	// Readers is how many sockets share a UDP port, each with a goroutine and a
 	// ReceiveBuffer of its own; 0 means 1. The kernel gives all datagrams of
@@ -84,6 +84,7 @@ type Listener struct {
 	sockets   []*datagramSocket // one or more of UDP, one of Unixgram
 	stream    *streamSocket     // of UnixStream
 	granted   int               // Counts.ReceiveBuffer
+	rests     bool              // see restTime
 
 	packets, bytes, truncated, unterminated, readErrors atomic.Uint64
 	connections, refused, tooLong, cutShort             atomic.Uint64

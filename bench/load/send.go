@@ -37,6 +37,10 @@ type Sent struct {
 // it drops a datagram.
 const WriteTimeout = 100 * time.Millisecond
 
+// maxBurst is how much of its rate a sender makes up for when it was held up: a
+// pause of its own is not to become a flood to the receiver.
+const maxBurst = 2 * time.Millisecond
+
 // maxBatch is how many datagrams go to the kernel in one call.
 const maxBatch = 64
 
@@ -51,7 +55,7 @@ func Send(l Load, o SendOptions) (Sent, error) {
 	defer func() { _ = unix.Close(s.fd) }()
 	var sent Sent
 	next := o.Start % len(l.Datagrams)
-	start := time.Now()
+	start, missed := time.Now(), 0.0
 	for {
 		elapsed := time.Since(start)
 		if o.For > 0 && elapsed >= o.For {
@@ -59,9 +63,13 @@ func Send(l Load, o SendOptions) (Sent, error) {
 		}
 		batch := maxBatch
 		if o.Rate > 0 {
-			due := (o.Rate*elapsed.Seconds() - float64(sent.Samples)) / s.perDatagram
+			due := (o.Rate*elapsed.Seconds() - missed - float64(sent.Samples)) / s.perDatagram
 			if due < 1 {
 				continue
+			}
+			if late := due*s.perDatagram - o.Rate*maxBurst.Seconds(); late > 0 && due > maxBatch {
+				missed += late
+				due -= late / s.perDatagram
 			}
 			batch = min(batch, int(due))
 		}
