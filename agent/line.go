@@ -38,32 +38,33 @@ func (p *pipeline) packet(packet *dogstatsd.Packet, transport dogstatsd.Transpor
 	from := sender{pid: packet.PID, addr: packet.Addr, hash: p.lines.sender(packet), at: at}
 	now, watched := at.Unix(), p.taps.any()
 	for rest := packet.Data; len(rest) > 0; {
-		var line []byte
-		line, rest = dogstatsd.NextLine(rest)
-		if len(line) > 0 && (watched || !p.repeat(line, from.hash, now)) {
-			p.line(line, from, at, true)
+		var lines []cutLine
+		lines, rest = p.ahead.look(p.lines, rest, from.hash)
+		for i := range lines {
+			if watched || !p.repeat(&lines[i], now) {
+				p.line(lines[i].line, from, at, true)
+			}
 		}
 	}
 }
 
 // repeat takes in a line like one that came before, and reports whether it was
 // one. It spares all that line does but for the value.
-func (p *pipeline) repeat(line []byte, sender uint64, now int64) bool {
-	name, values, rest, ok := dogstatsd.CutMetric(line)
-	if !ok {
+func (p *pipeline) repeat(line *cutLine, now int64) bool {
+	if line.hash == 0 {
 		return false
 	}
-	known := p.lines.find(p.lines.hash(sender, name, rest))
+	known := p.lines.find(line.hash)
 	if known == nil || !known.context.Live() {
 		return false
 	}
 	s := &p.repeated
 	s.Type, s.Rate, s.Values, s.Member = known.kind, known.rate, nil, nil
 	if known.kind == aggregate.Set {
-		s.Member = values
+		s.Member = line.values
 	} else {
 		var err error
-		if p.values, err = dogstatsd.AppendValues(p.values[:0], values); err != nil {
+		if p.values, err = dogstatsd.AppendValues(p.values[:0], line.values); err != nil {
 			return false // line says what is wrong with it
 		}
 		s.Values = p.values

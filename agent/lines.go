@@ -76,6 +76,12 @@ func (l *lines) find(hash uint64) *lineSlot {
 	}
 }
 
+// first returns the context that the first slot for this hash holds, most often
+// the one of the line with it.
+func (l *lines) first(hash uint64) *aggregate.Context {
+	return l.slots[hash>>1&uint64(len(l.slots)-1)].context
+}
+
 // remember keeps s, unless there is no room: what is left out is parsed anew
 // each time.
 func (l *lines) remember(s lineSlot) {

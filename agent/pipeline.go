@@ -52,6 +52,7 @@ type pipeline struct {
 	waitBytes  int    // of waiting, as maxWaiting counts them
 	generation uint64 // of the resolver, when lines was emptied
 	lines      *lines
+	ahead      ahead
 	forgetAt   time.Time // when lines is emptied next
 	repeated   aggregate.Sample
 	values     []float64
