@@ -522,9 +522,10 @@ func TestBackendAway(t *testing.T) {
 	}
 	const key = "a{} gauge node-1"
 	eventually(t, "the second intake has it all", func() bool { return len(second.received(key)[key]) == 5 })
-	if s := r.status(t).Forwarding[0]; !s.Failing || s.QueuePayloads != 10 || !strings.Contains(s.LastError, "503") {
-		t.Errorf("status %+v", s)
-	}
+	eventually(t, "all of it waits for the first one", func() bool {
+		s := r.status(t).Forwarding[0]
+		return s.Failing && s.QueuePayloads == 10 && strings.Contains(s.LastError, "503")
+	})
 	if ready := r.ready(t); ready != "ok" {
 		t.Errorf("ready: %q while the backend is away, want ok", ready)
 	}
