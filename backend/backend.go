@@ -34,6 +34,7 @@ import (
 	"kelpie.dev/kelpie/backend/stream"
 	"kelpie.dev/kelpie/health"
 	"kelpie.dev/kelpie/metric"
+	"kelpie.dev/kelpie/query"
 )
 
 // Deps are what the backend is given by the program around it.
@@ -148,9 +149,9 @@ func (b *backend) run(ctx context.Context) (err error) {
 }
 
 // accepted passes on what the store has taken.
-func (b *backend) accepted(series []metric.Series, distributions []metric.Distribution) {
+func (b *backend) accepted(series []metric.Series, contexts []uint64, distributions []metric.Distribution) {
 	if s := b.stream.Load(); s != nil {
-		s.Accepted(series, distributions)
+		s.Accepted(series, contexts, distributions)
 	}
 }
 
@@ -181,7 +182,7 @@ func (b *backend) handler(st *store.Store, book *record.Book, values *stream.Str
 	slots := semaphore.NewWeighted(int64(cmp.Or(b.cfg.QueryConcurrency, 2*runtime.GOMAXPROCS(0))))
 	joined := book.Join(st, st)
 	api, err := queryapi.New(queryapi.Options{
-		Source: joined, Store: catalog{st, joined, book}, Auth: b.keys, Quota: limits, Slots: slots, Timeout: b.cfg.QueryTimeout,
+		Source: joined, Store: catalog{st, joined, book}, Auth: b.keys, Cache: query.NewCache(b.cfg.QueryCache << 20 / query.CachedValueSize), Quota: limits, Slots: slots, Timeout: b.cfg.QueryTimeout,
 		Slow: b.cfg.SlowQuery, Retention: b.cfg.Retention, Registerer: b.reg, Log: b.log,
 	})
 	if err != nil {

@@ -49,6 +49,7 @@ type Config struct {
 	QueryMaxCost       int64         // KELPIE_QUERY_MAX_COST: points that one request may be estimated to read; 100 000 000, 0 means no limit
 	QueryBudget        int64         // KELPIE_QUERY_BUDGET: points that an application key may read in a minute, likewise; 1 000 000 000, 0 means no limit
 	RateLimits         string        // KELPIE_RATE_LIMITS: requests/seconds of a key, as query=1600/3600,metrics=1000/3600,metadata=2000/60; off means none
+	QueryCache         int           // KELPIE_QUERY_CACHE: MiB of what graphs have shown that is kept for the next time; 32, 0 keeps nothing
 	SlowQuery          time.Duration // KELPIE_SLOW_QUERY: requests that take longer are logged; 1 s
 	IntakeBodyBytes    int64         // KELPIE_INTAKE_BODY_BYTES: bodies being received, all together; 64 MiB
 	IntakeDecodeBytes  int64         // KELPIE_INTAKE_DECODE_BYTES: bodies being decoded, all together; 128 MiB
@@ -94,6 +95,7 @@ func FromEnv(lookup func(string) (string, bool)) (Config, error) {
 		QueryMaxCost:       int64(r.Int(100_000_000, "KELPIE_QUERY_MAX_COST")),
 		QueryBudget:        int64(r.Int(1_000_000_000, "KELPIE_QUERY_BUDGET")),
 		RateLimits:         r.String("", "KELPIE_RATE_LIMITS"),
+		QueryCache:         r.Int(32, "KELPIE_QUERY_CACHE"),
 		SlowQuery:          r.Seconds(time.Second, "KELPIE_SLOW_QUERY"),
 		IntakeBodyBytes:    int64(r.Int(64<<20, "KELPIE_INTAKE_BODY_BYTES")),
 		IntakeDecodeBytes:  int64(r.Int(128<<20, "KELPIE_INTAKE_DECODE_BYTES")),
@@ -127,6 +129,7 @@ func (c *Config) validate() error {
 		{"KELPIE_INTAKE_BODY_BYTES", c.IntakeBodyBytes},
 		{"KELPIE_INTAKE_DECODE_BYTES", c.IntakeDecodeBytes},
 		{"KELPIE_MAX_CONNECTIONS", int64(c.MaxConnections)},
+		{"KELPIE_QUERY_CACHE", int64(c.QueryCache)},
 		{"KELPIE_SLOW_QUERY", int64(c.SlowQuery)},
 	} {
 		if v.value < 0 {

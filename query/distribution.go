@@ -111,7 +111,7 @@ func (m *merger) merge(g *mergedGroup, bucket int, s *metric.Sketch) {
 		m.held += 4 // what it takes itself
 	}
 	b.count += float64(s.Count)
-	b.sum += s.Sum
+	b.sum.add(s.Sum)
 	b.min, b.max = min(b.min, s.Min), max(b.max, s.Max)
 	if m.bins {
 		m.held -= len(b.bins)
@@ -166,9 +166,10 @@ func (m *merger) series(g *mergedGroup, o options) series {
 
 // merged is a metric.Sketch of any number of values and bins.
 type merged struct {
-	count, sum float64
-	min, max   float64
-	bins       []wideBin // ascending by key, each key once
+	count    float64
+	sum      exactSum
+	min, max float64
+	bins     []wideBin // ascending by key, each key once
 }
 
 type wideBin struct {
@@ -221,7 +222,7 @@ func (m *merged) value(a Aggregator) float64 {
 	case "stddev":
 		return m.deviation()
 	case "sum":
-		return m.sum
+		return m.sum.value()
 	case "min":
 		return m.min
 	case "max":
@@ -229,7 +230,7 @@ func (m *merged) value(a Aggregator) float64 {
 	case "count":
 		return m.count
 	default:
-		return m.sum / m.count
+		return m.sum.value() / m.count
 	}
 }
 

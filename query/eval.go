@@ -12,6 +12,9 @@ import (
 type Selector struct {
 	Metric string
 	Scope  Scope
+	// What the query does not look at. A Source may leave it out, and need not.
+	Untagged bool  // Host, Device and Tags
+	Trailing int64 // unless 0, points that are older than a series' newest by more seconds
 }
 
 // A Source holds the series that queries read.
@@ -23,6 +26,14 @@ type Source interface {
 	// follows them; Tags must be canonical. Series come in any order, one a
 	// context. The caller does not modify them. An unknown metric is no error.
 	Select(ctx context.Context, sel Selector, from, to int64) ([]metric.Series, error)
+}
+
+// A PacedSource knows how often the points of a metric come.
+type PacedSource interface {
+	Source
+	// Pace returns the seconds between two points of a context of the metric, the
+	// longest that Select says of any; 0 when that is not known.
+	Pace(name string) int64
 }
 
 // A Window is the span of time to evaluate a query over.
@@ -64,11 +75,16 @@ type Result struct {
 // that selects nothing gives no result and no error. A query that cannot be
 // evaluated is an *Error; what the source reports is wrapped.
 func Eval(ctx context.Context, src Source, e Expr, w Window) ([]Result, error) {
+	ev := &evaluator{}
+	ev.leaf = leavesOf(src, &ev.newest)
+	return ev.results(ctx, e, w)
+}
+
+// results is Eval by ev.leaf.
+func (ev *evaluator) results(ctx context.Context, e Expr, w Window) ([]Result, error) {
 	if err := w.validate(); err != nil {
 		return nil, err
 	}
-	ev := &evaluator{}
-	ev.leaf = leavesOf(src, &ev.newest)
 	all, err := ev.evaluate(ctx, e, span{window: w})
 	if err != nil {
 		return nil, err

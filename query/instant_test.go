@@ -311,3 +311,59 @@ func TestLeafError(t *testing.T) {
 		}
 	}
 }
+
+// sparing is some that leaves out all that it may, and gives its series in
+// another order each time.
+type sparing struct {
+	some
+	random *rand.Rand
+}
+
+func (s sparing) Select(ctx context.Context, sel Selector, from, to int64) ([]metric.Series, error) {
+	out, err := s.some.Select(ctx, sel, from, to)
+	for i := range out {
+		one := &out[i]
+		if sel.Untagged {
+			one.Host, one.Tags = "", nil
+		}
+		if newest := one.Points[len(one.Points)-1].Time; sel.Trailing != 0 {
+			one.Points = slices.DeleteFunc(one.Points, func(p metric.Point) bool { return p.Time < newest-sel.Trailing })
+		}
+	}
+	s.random.Shuffle(len(out), func(i, j int) { out[i], out[j] = out[j], out[i] })
+	return out, err
+}
+
+// Pace implements PacedSource.
+func (s sparing) Pace(string) (longest int64) {
+	for i := range s.series {
+		longest = max(longest, s.series[i].Interval)
+	}
+	return longest
+}
+
+// A value is the same to the last bit from a source that leaves out what it may.
+func TestSparingSource(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		e := anyChecked(2).Draw(t, "expression")
+		if CheckValue(e) != nil {
+			t.Skip("no value")
+		}
+		all := some{series: anyData(t)}
+		for i := range all.series { // values that rounding tells apart
+			all.series[i].Points = slices.Clone(all.series[i].Points)
+			for j := range all.series[i].Points {
+				all.series[i].Points[j].Value *= 0.1
+			}
+		}
+		spares := sparing{all, rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "order"), 0))}
+		for range 4 {
+			now := rapid.Int64Range(0, 2000).Draw(t, "now")
+			want, wantOK, wantErr := Value(t.Context(), all, e, now)
+			got, ok, err := Value(t.Context(), spares, e, now)
+			if ok != wantOK || fmt.Sprint(err) != fmt.Sprint(wantErr) || got != want && !(math.IsNaN(got.Value) && math.IsNaN(want.Value)) {
+				t.Fatalf("%s at %d: %v, %v, %v; from a source that leaves nothing out %v, %v, %v", e, now, got, ok, err, want, wantOK, wantErr)
+			}
+		}
+	})
+}

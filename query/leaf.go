@@ -8,8 +8,6 @@ import (
 	"sort"
 	"strings"
 
-	"github.com/cespare/xxhash/v2"
-
 	"kelpie.dev/kelpie/metric"
 )
 
@@ -29,14 +27,14 @@ const absentKey = "N/A"
 // A contextSeries is a series of the source with the tags it is matched and grouped by.
 type contextSeries struct {
 	metric.Series
-	tags  metric.Tags
-	order uint64 // see compareContexts
+	tags metric.Tags
 }
 
 // A lane is how one query's contexts become values at times: the buckets of a
 // window (rangeLane) or instants (instantLane).
 type lane struct {
 	from, to int64           // of the points to read
+	reach    int64           // of a context, unless 0: how far before its newest
 	n        int             // values of a context
 	time     func(int) int64 // of each
 	every    int64           // seconds that all times are multiples of
@@ -73,7 +71,7 @@ func leavesOf(src Source, newest *int64) func(context.Context, *Query, span) ([]
 		}
 		if at.instants != nil {
 			o.fill = "null"
-			s, err := selected(ctx, src, q, o, instantLane(at, o, newest))
+			s, err := atInstants(ctx, src, q, o, instantLane(at, o, newest))
 			for i := range s {
 				s[i].counting, s[i].interpolated = false, false // no bucket is missing
 			}
@@ -96,6 +94,27 @@ func leavesOf(src Source, newest *int64) func(context.Context, *Query, span) ([]
 		}
 		return joined(parts), nil
 	}
+}
+
+// atInstants evaluates q at l's instants. Most often each context has a point in
+// its window: then nothing before has to be read, which is most of l.
+func atInstants(ctx context.Context, src Source, q *Query, o options, l lane) ([]series, error) {
+	paced, ok := src.(PacedSource)
+	if !ok || len(l.instants) != 1 || len(q.By) > 0 || l.steps != nil {
+		return selected(ctx, src, q, o, l)
+	}
+	every := max(paced.Pace(q.Metric), unknownInterval)
+	near := l
+	// No window begins before: see instantLane, and restate for what is fast.
+	near.reach = l.width + every
+	if near.from = l.instants[0] - near.reach - lateFor(every); near.from <= l.from {
+		return selected(ctx, src, q, o, l)
+	}
+	s, err := selected(ctx, src, q, o, near)
+	if err == nil && (len(s) == 0 || s[0].points[0].Null()) {
+		return selected(ctx, src, q, o, l) // is it null, or not there?
+	}
+	return s, err
 }
 
 // tooFar refuses e, whose data would be more than MaxReach values.
@@ -132,7 +151,7 @@ func selected(ctx context.Context, src Source, q *Query, o options, l lane) ([]s
 			return out, err
 		}
 	}
-	found, err := src.Select(ctx, Selector{Metric: q.Metric, Scope: q.Scope}, l.from, l.to)
+	found, err := src.Select(ctx, Selector{Metric: q.Metric, Scope: q.Scope, Untagged: len(q.By) == 0, Trailing: l.reach}, l.from, l.to)
 	if err != nil {
 		return nil, fmt.Errorf("select %s{%s}: %w", q.Metric, q.Scope, err)
 	}
@@ -168,45 +187,29 @@ func (l lane) over(ctx context.Context, q *Query, o options, groups []*group) ([
 			return nil, err
 		}
 		if len(s.points) > 0 {
-			s.counting = o.counting != raw && allCount(g.members)
-			s.interpolated = !s.counting && o.fill != "null"
+			s.fillAs(o, g)
 			out = append(out, s)
 		}
 	}
 	return out, nil
 }
 
-// contextsOf sorts the source's answer, so that sums do not depend on its order.
+// fillAs notes what buckets without a point are, in s of g.
+func (s *series) fillAs(o options, g *group) {
+	s.counting = o.counting != raw && allCount(g.members)
+	s.interpolated = !s.counting && o.fill != "null"
+}
+
+// contextsOf are the source's answer.
 func contextsOf(found []metric.Series, from, to int64) []*contextSeries {
 	all := make([]contextSeries, len(found))
-	sorted := make([]*contextSeries, len(found))
+	contexts := make([]*contextSeries, len(found))
 	for i, s := range found {
 		restate(&s, from, to)
 		all[i] = contextSeries{Series: s, tags: TagsOf(s)}
-		all[i].setOrder()
-		sorted[i] = &all[i]
+		contexts[i] = &all[i]
 	}
-	slices.SortFunc(sorted, compareContexts)
-	return sorted
-}
-
-// setOrder makes c comparable. Which order contexts are aggregated in does not
-// matter, as long as it is always the same: numbers compare much faster than tags.
-func (c *contextSeries) setOrder() {
-	const mix = 0x9e3779b97f4a7c15 // odd, so that no bit is lost
-	h := xxhash.Sum64String(c.Host)
-	for _, tag := range c.tags {
-		h = h*mix ^ xxhash.Sum64String(tag)
-	}
-	c.order = h
-}
-
-// compareContexts is the order in which contexts are aggregated.
-func compareContexts(a, b *contextSeries) int {
-	if a.order != b.order {
-		return cmp.Compare(a.order, b.order)
-	}
-	return cmp.Or(slices.Compare(a.tags, b.tags), cmp.Compare(a.Host, b.Host), cmp.Compare(a.Device, b.Device))
+	return contexts
 }
 
 // restate makes s, some points of which are fast, a series of the interval of the
@@ -308,6 +311,12 @@ func (l lane) aggregate(ctx context.Context, q *Query, g *group) (series, error)
 			live++
 		}
 	}
+	return l.aggregateAmong(ctx, q, g, live)
+}
+
+// aggregateAmong is aggregate of a group of which so many contexts have data of
+// their own.
+func (l lane) aggregateAmong(ctx context.Context, q *Query, g *group, live int) (series, error) {
 	if live == 0 {
 		return series{}, nil
 	}

@@ -105,8 +105,29 @@ func (r rollup) into(dst []float64, g grid, points []metric.Point) {
 
 // An accumulator aggregates values, over time or over space.
 type accumulator struct {
-	n             float64
-	sum, min, max float64
+	n        float64
+	sum      exactSum
+	min, max float64
+}
+
+// An exactSum adds up values so that their order does not matter: what rounding
+// takes off at each step is added up beside (Knuth's two-sum). The two together
+// have 106 bits, more than the sum of a million values of one magnitude needs, so
+// that contexts need not be sorted, and one can be taken out again.
+type exactSum struct{ high, low float64 }
+
+func (s *exactSum) add(v float64) {
+	t := s.high + v
+	part := t - s.high
+	s.low += (s.high - (t - part)) + (v - part)
+	s.high = t
+}
+
+func (s *exactSum) value() float64 {
+	if math.IsNaN(s.low) { // the sum is infinite
+		return s.high
+	}
+	return s.high + s.low
 }
 
 // add takes v unless it is not finite.
@@ -120,7 +141,7 @@ func (a *accumulator) add(v float64) {
 		a.min, a.max = min(a.min, v), max(a.max, v)
 	}
 	a.n++
-	a.sum += v
+	a.sum.add(v)
 }
 
 // value is the aggregate of what was added, null when nothing was.
@@ -130,7 +151,7 @@ func (a *accumulator) value(method string) float64 {
 	}
 	switch method {
 	case "sum":
-		return a.sum
+		return a.sum.value()
 	case "min":
 		return a.min
 	case "max":
@@ -138,7 +159,7 @@ func (a *accumulator) value(method string) float64 {
 	case "count":
 		return a.n
 	default:
-		return a.sum / a.n
+		return a.sum.value() / a.n
 	}
 }
 

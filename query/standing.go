@@ -197,9 +197,10 @@ func (s *Standing) Reset(now int64) []Missing {
 	s.contexts, s.moved = 0, nil
 	for _, m := range s.metrics {
 		clear(m.contexts)
+		clear(m.numbered)
 		m.size, m.err = 0, nil
 		for _, l := range m.leaves {
-			l.members, l.worth, l.order, l.settled, l.distributions = nil, nil, nil, 0, 0
+			l.members, l.worth, l.distributions = nil, nil, 0
 			l.shown, l.groups, l.sought = nil, nil, false
 			s.mark(l)
 			if slices.ContainsFunc(l.users, func(q *StandingQuery) bool { return !q.viaSource }) {

@@ -23,65 +23,21 @@ type membership struct {
 // have points, and are one group.
 func (l *standingLeaf) folds() bool { return l.distributions == 0 && len(l.query.By) == 0 }
 
-// sort finds the places of those that joined among the others. As series come and
-// go all the time, that must not cost what all of them do.
-func (l *standingLeaf) sort() {
-	n := len(l.order)
-	if n == len(l.members) {
-		return
-	}
-	l.shown = nil
-	compare := func(a, b int32) int {
-		return compareContexts(&l.members[a].contextSeries, &l.members[b].contextSeries)
-	}
-	joined := make([]int32, len(l.members)-n)
-	for i := range joined {
-		joined[i] = int32(n + i) //nolint:gosec // at most maxMembership
-	}
-	slices.SortFunc(joined, compare)
-	l.order = append(l.order, joined...)
-	for i := len(joined) - 1; i >= 0; i-- {
-		at, _ := slices.BinarySearchFunc(l.order[:n], joined[i], compare)
-		copy(l.order[at+i+1:], l.order[at:n])
-		l.order[at+i], n = joined[i], at
-	}
-	if len(l.members) >= 2*l.settled {
-		l.settle()
-	}
-}
-
-// settle moves the members into their order, in which they are added up. Done as
-// often as their number doubles, it costs each of them little.
-func (l *standingLeaf) settle() {
-	members, worths := make([]*standingContext, len(l.members)), make([]worth, len(l.members))
-	for i, at := range l.order {
-		c := l.members[at]
-		members[i], worths[i], l.order[i] = c, l.worth[at], int32(i) //nolint:gosec // at most maxMembership
-		for j := range c.leaves {
-			if c.leaves[j].leaf == l {
-				c.leaves[j].index = i
-			}
-		}
-	}
-	l.members, l.worth, l.settled = members, worths, len(members)
-}
-
 // forget takes from l those that are gone.
 func (l *standingLeaf) forget(gone func(*standingContext) bool) {
 	members := slices.DeleteFunc(l.members, gone)
-	l.members, l.worth, l.order, l.settled, l.shown, l.distributions = nil, nil, nil, 0, nil, 0
+	l.members, l.worth, l.shown, l.distributions = nil, nil, nil, 0
 	for _, c := range members {
 		c.leaves = slices.DeleteFunc(c.leaves, func(m membership) bool { return m.leaf == l })
 		l.join(c)
 	}
 }
 
-// fold evaluates l, all of whose members have points and are one group. The order
-// is that of aggregate, so that sums are the same to the last bit.
+// fold evaluates l, all of whose members have points and are one group.
 func (l *standingLeaf) fold(now int64) error {
 	var all accumulator
 	shown := 0
-	for _, i := range l.order {
+	for i := range l.worth {
 		w := &l.worth[i]
 		if !w.known || w.until <= now {
 			*w = l.members[i].worth(now, l)

@@ -25,8 +25,6 @@ type standingLeaf struct {
 
 	members       []*standingContext // as they joined
 	worth         []worth            // of each member
-	order         []int32            // of the members that are sorted, by contextsOf
-	settled       int                // members when they last stood in order
 	distributions int                // members that are some
 	shown         []*contextSeries   // members with points in the window, at the latest evaluation, unless it folds
 	groups        []*group           // of shown
@@ -54,7 +52,7 @@ func (s *Standing) leaf(q *Query) (l *standingLeaf, err error) {
 	m := s.metrics[q.Metric]
 	if m == nil {
 		m = &standingMetric{
-			name: q.Metric, contexts: map[uint64]*standingContext{}, leaves: map[string]*standingLeaf{}, byTag: map[string][]*standingLeaf{},
+			name: q.Metric, contexts: map[uint64]*standingContext{}, numbered: map[uint64]*standingContext{}, leaves: map[string]*standingLeaf{}, byTag: map[string][]*standingLeaf{},
 		}
 	}
 	text := q.String()
@@ -104,7 +102,6 @@ func (l *standingLeaf) evaluate(now int64) {
 	if l.err != nil || l.loading {
 		return
 	}
-	l.sort()
 	if l.folds() {
 		l.err = l.fold(now)
 	} else {
@@ -143,8 +140,7 @@ func (l *standingLeaf) at(now int64) []series {
 // evaluation before while the members with points are.
 func (l *standingLeaf) points(now int64, at lane) error {
 	n, same := 0, l.shown != nil
-	for _, i := range l.order {
-		c := l.members[i]
+	for _, c := range l.members {
 		if c.isDistribution || !c.show(now, at.from) {
 			l.until = min(l.until, c.appears(now))
 			continue
@@ -177,8 +173,7 @@ func (l *standingLeaf) points(now int64, at lane) error {
 // when none has a sketch in the window.
 func (l *standingLeaf) sketches(now int64, at lane) (found bool, err error) {
 	m := newMerger(l.query, at)
-	for _, i := range l.order {
-		c := l.members[i]
+	for _, c := range l.members {
 		if !c.isDistribution {
 			continue
 		}

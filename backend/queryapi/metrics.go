@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"kelpie.dev/kelpie/query"
 )
 
 // Outcomes of a request, as the counter's label has them.
@@ -28,7 +30,7 @@ type metrics struct {
 	duration prometheus.Histogram
 }
 
-func newMetrics(reg prometheus.Registerer) *metrics {
+func newMetrics(reg prometheus.Registerer, cache *query.Cache) *metrics {
 	m := &metrics{
 		queries: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "kelpie_backend_queries_total",
@@ -45,6 +47,19 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	}
 	if reg != nil {
 		reg.MustRegister(m.queries, m.duration)
+		for outcome, count := range map[string]func(query.CacheStats) uint64{
+			"hit":    func(s query.CacheStats) uint64 { return s.Hits },
+			"miss":   func(s query.CacheStats) uint64 { return s.Misses },
+			"passed": func(s query.CacheStats) uint64 { return s.Passed },
+		} {
+			reg.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
+				Name: "kelpie_backend_query_cache_total", ConstLabels: prometheus.Labels{"outcome": outcome},
+				Help: "Queries of graphs by what the cache had of them: part (hit), nothing (miss), or they cannot be kept (passed).",
+			}, func() float64 { return float64(count(cache.Stats())) }))
+		}
+		reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "kelpie_backend_query_cache_bytes", Help: "Memory that the cache of graphs holds.",
+		}, func() float64 { return float64(cache.Stats().Values * query.CachedValueSize) }))
 	}
 	return m
 }

@@ -81,7 +81,7 @@ func (a *API) evaluate(r *http.Request, resp *payload.QueryResponse, win query.W
 		return nil, err
 	}
 	for i, e := range batch {
-		results, err := query.Eval(r.Context(), a.opts.Source, e, win)
+		results, err := a.opts.Cache.Eval(r.Context(), a.opts.Source, e, win)
 		if err != nil {
 			return nil, err
 		}

@@ -92,6 +92,7 @@ type Options struct {
 	Store  Store
 	Auth   Authorizer
 
+	Cache       *query.Cache        // of what graphs have shown; nil means none
 	Quota       *quota.Quota        // what a key may use; nil means quota's defaults
 	Slots       *semaphore.Weighted // requests evaluated at once; nil makes Concurrency of them
 	Concurrency int                 // 0 means twice the processors
@@ -139,7 +140,7 @@ func New(o Options) (*API, error) {
 			return nil, err
 		}
 	}
-	a := &API{opts: o, metrics: newMetrics(o.Registerer)}
+	a := &API{opts: o, metrics: newMetrics(o.Registerer, o.Cache)}
 	a.SetSlow(o.Slow)
 	return a, nil
 }

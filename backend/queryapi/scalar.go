@@ -50,7 +50,7 @@ func (a *API) reduced(ctx context.Context, win query.Window, e query.Expr, asked
 		}
 		src, win = collapsed{src, win}, query.Window{Interval: 1}
 	}
-	results, err := query.Eval(ctx, src, e, win)
+	results, err := a.opts.Cache.Eval(ctx, src, e, win)
 	if err != nil {
 		return nil, err
 	}

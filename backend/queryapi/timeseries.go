@@ -20,7 +20,7 @@ func (a *API) answerTimeseries(ctx context.Context, q *question) (any, int, erro
 	var all []query.Result
 	axis := make(map[int64]int)
 	for i, e := range q.asked {
-		results, err := query.Eval(ctx, a.opts.Source, e, q.win)
+		results, err := a.opts.Cache.Eval(ctx, a.opts.Source, e, q.win)
 		if err != nil {
 			return nil, 0, err
 		}

@@ -17,9 +17,15 @@ import (
 // Series whose tags came in another form than Datadog's, as Prometheus' labels
 // do, bear them normalized, so that a scope can name them.
 type Joined struct {
-	source query.DistributionSource
+	source Source
 	tagger Tagger
 	book   *Book
+}
+
+// A Source is what tags are joined to.
+type Source interface {
+	query.DistributionSource
+	query.SettledSource
 }
 
 // A Tagger knows the tags of a metric's contexts, hosts among them.
@@ -29,7 +35,7 @@ type Tagger interface {
 }
 
 // Join returns source with the tags of b's hosts.
-func (b *Book) Join(source query.DistributionSource, tagger Tagger) *Joined {
+func (b *Book) Join(source Source, tagger Tagger) *Joined {
 	return &Joined{source: source, tagger: tagger, book: b}
 }
 
@@ -41,7 +47,7 @@ func (j *Joined) Select(ctx context.Context, sel query.Selector, from, to int64)
 	}
 	var out []metric.Series
 	for _, scope := range p.scopes {
-		found, err := j.source.Select(ctx, query.Selector{Metric: sel.Metric, Scope: scope}, from, to)
+		found, err := j.source.Select(ctx, query.Selector{Metric: sel.Metric, Scope: scope, Trailing: sel.Trailing}, from, to)
 		if err != nil {
 			return nil, err
 		}
@@ -60,6 +66,15 @@ func (j *Joined) Select(ctx context.Context, sel query.Selector, from, to int64)
 	}
 	return out, nil
 }
+
+// Settled implements query.SettledSource.
+func (j *Joined) Settled(name string) (before int64, state any) {
+	before, own := j.source.Settled(name)
+	return before, [2]any{own, j.State()}
+}
+
+// Pace implements query.PacedSource.
+func (j *Joined) Pace(name string) int64 { return j.source.Pace(name) }
 
 // Distributions implements query.DistributionSource.
 func (j *Joined) Distributions(ctx context.Context, sel query.Selector, from, to int64) iter.Seq2[*metric.Distribution, error] {

@@ -138,6 +138,7 @@ type batch struct {
 	refused  map[string]int
 	unstored map[*item]map[int]bool // indices of refused points; nil while there are none
 	at       int                    // index of the item that is being written
+	late     []*name                // metrics with accepted points of settled times
 }
 
 // refuse counts a point of the item at b.at that is not taken.
@@ -252,6 +253,9 @@ func (b *batch) write() error {
 		b.s.fail(err)
 		return fmt.Errorf("append %d series: %w: %w", len(b.items), ErrUnavailable, err)
 	}
+	for _, n := range b.late {
+		n.late.Store(b.s.lateWrites.Add(1))
+	}
 	b.s.metrics.observe(b)
 	b.publish()
 	return nil
@@ -263,7 +267,7 @@ func (b *batch) item(st *contextState, it *item) error {
 		st.mu.Lock()
 		defer st.mu.Unlock()
 	}
-	newest := int64(math.MinInt64)
+	newest, oldest := int64(math.MinInt64), int64(math.MaxInt64)
 	note := func(i int, sec int64, reason string, err error) error {
 		switch {
 		case err != nil:
@@ -273,7 +277,7 @@ func (b *batch) item(st *contextState, it *item) error {
 			b.leaveOut(it, i)
 		default:
 			b.accepted++
-			newest = max(newest, sec)
+			newest, oldest = max(newest, sec), min(oldest, sec)
 		}
 		return nil
 	}
@@ -291,6 +295,9 @@ func (b *batch) item(st *contextState, it *item) error {
 	}
 	if newest > math.MinInt64 && st.name != nil {
 		st.name.touch(it.Series, newest)
+		if oldest < b.now-settleAfter {
+			b.late = append(b.late, st.name)
+		}
 	}
 	return nil
 }

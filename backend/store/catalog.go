@@ -42,6 +42,7 @@ type name struct {
 	dist  atomic.Bool  // it has sketches, or had
 	seen  atomic.Int64 // newest point, or when the name came; Unix seconds
 	dirty atomic.Bool
+	late  atomic.Uint64 // another number after each write of a settled time
 }
 
 // nameRecord is the stored form of a name.

@@ -17,6 +17,7 @@ import (
 type contexts struct {
 	seed   maphash.Seed
 	opened atomic.Int64 // Unix time when the TSDB was opened
+	made   atomic.Uint64
 	shards [64]contextShard
 }
 
@@ -30,7 +31,8 @@ type contextShard struct {
 type contextKey struct{ a, b uint64 }
 
 type contextState struct {
-	name *name
+	name   *name
+	number uint64 // of this state: no other has had it, nor will
 
 	mu       sync.Mutex // guards what follows
 	ref      storage.SeriesRef
@@ -119,7 +121,7 @@ func (c *contexts) forget(before int64) {
 // state returns the state of a context that is not known. ref is its reference
 // if the TSDB holds it all the same, from before it was opened.
 func (c *contexts) state(ref storage.SeriesRef, n *name) *contextState {
-	st := &contextState{ref: ref, name: n, unsure: math.MinInt64}
+	st := &contextState{ref: ref, name: n, number: c.made.Add(1), unsure: math.MinInt64}
 	if ref != 0 {
 		st.unsure = c.opened.Load()
 	}

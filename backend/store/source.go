@@ -70,19 +70,24 @@ type reader struct {
 	it     chunkenc.Iterator
 	buf    []metric.Point // read last
 	fast   []bool         // of each: whether it stands for metric.FastInterval
+	block  []metric.Point // see keep
 	points int
 	out    []metric.Series
 }
 
 func (r *reader) read(ctx context.Context, set storage.SeriesSet) error {
+	told := r.store.told(r.sel.Scope)
 	for set.Next() {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
 		series := set.At()
-		m := decodeLabels(series.Labels())
+		m := metric.Series{Name: r.sel.Metric}
+		if !told || !r.sel.Untagged {
+			m = decodeLabels(series.Labels())
+		}
 		m.Type, m.Interval, m.Unit = r.name.Type, r.name.Interval, r.name.Unit
-		if _, all := r.sel.Scope.(query.All); !all && !r.sel.Scope.Match(query.TagsOf(m)) {
+		if !told && !r.sel.Scope.Match(query.TagsOf(m)) {
 			continue
 		}
 		if err := r.readPoints(series, &m); err != nil {
@@ -128,17 +133,74 @@ func (r *reader) readPoints(series storage.Series, m *metric.Series) error {
 		}
 		r.buf, r.fast = append(r.buf, metric.Point{Time: sec, Value: v}), append(r.fast, isFast)
 	}
-	if len(r.buf) > 0 {
-		m.Points = slices.Clone(r.buf)
-	}
-	switch {
-	case fast == 0:
-	case fast == len(m.Points):
+	switch first := r.trailing(); {
+	case len(r.buf) == 0:
+	case fast == len(r.buf):
 		m.Interval = metric.FastInterval
+		fallthrough
+	case fast == 0:
+		m.Points = r.keep(r.buf[first:])
 	default:
-		m.Fast = slices.Clone(r.fast)
+		m.Points, m.Fast = r.keep(r.buf[first:]), slices.Clone(r.fast[first:])
 	}
 	return r.it.Err()
+}
+
+// keepBlock is how many points are allocated together.
+const keepBlock = 4096
+
+// keep returns a copy of points. Most series have few: they share an allocation.
+func (r *reader) keep(points []metric.Point) []metric.Point {
+	if cap(r.block)-len(r.block) < len(points) {
+		r.block = make([]metric.Point, 0, max(keepBlock, len(points)))
+	}
+	first := len(r.block)
+	r.block = append(r.block, points...)
+	return r.block[first:len(r.block):len(r.block)]
+}
+
+// trailing is the index of the first point that the selection asks for.
+func (r *reader) trailing() int {
+	if r.sel.Trailing == 0 || len(r.buf) == 0 {
+		return 0
+	}
+	first := len(r.buf) - 1
+	for from := r.buf[first].Time - r.sel.Trailing; first > 0 && r.buf[first-1].Time >= from; {
+		first--
+	}
+	return first
+}
+
+// settleAfter is how many seconds after its time a point rarely comes any more:
+// agents that send every ten seconds, and again when that failed.
+const settleAfter = 120
+
+// settled is the state of a metric for query.SettledSource.
+type settled struct {
+	late uint64
+	kind metric.Kind
+	unit string
+}
+
+// Settled implements query.SettledSource. Points that come later than settleAfter
+// make it another state.
+func (s *Store) Settled(name string) (before int64, state any) {
+	before = s.opts.Now().Unix() - settleAfter
+	n := s.catalog.get(name)
+	if n == nil {
+		return before, settled{}
+	}
+	r := s.rated(n)
+	return before, settled{n.late.Load(), metric.Kind{Type: r.Type, Interval: r.Interval}, r.Unit}
+}
+
+// Pace implements query.PacedSource.
+func (s *Store) Pace(name string) int64 {
+	n := s.catalog.get(name)
+	if n == nil {
+		return 0
+	}
+	return s.rated(n).Interval
 }
 
 // matchers returns TSDB matchers that every series in the selection passes. They

@@ -94,9 +94,11 @@ type Options struct {
 	WALSegmentSize   int           // bytes, a multiple of 32 KiB; 0 means the TSDB's default
 	OutOfOrderWindow time.Duration // 0 means 3 hours; never less than 2
 
-	// Accepted is told what each Append has stored, once it is durable. It keeps
-	// nothing of it and must be quick. Nil tells nobody.
-	Accepted func([]metric.Series, []metric.Distribution)
+	// Accepted is told what each Append has stored, once it is durable. contexts
+	// has a number for each series, which no other context ever has in this
+	// process; 0 for none. It keeps nothing of it and must be quick. Nil tells
+	// nobody.
+	Accepted func(series []metric.Series, contexts []uint64, distributions []metric.Distribution)
 
 	Now        func() time.Time      // nil means time.Now
 	Registerer prometheus.Registerer // nil registers nothing
@@ -144,6 +146,8 @@ type Store struct {
 
 	metadata   *notes[payload.MetricMetadata]
 	tagConfigs *notes[payload.TagConfiguration]
+
+	lateWrites atomic.Uint64 // gives name.late its numbers
 
 	creating  sync.Mutex // held by a batch that has new contexts
 	snapshots snapshots

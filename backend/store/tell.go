@@ -50,7 +50,13 @@ func (b *batch) publish() {
 			}
 		}
 	}
-	b.s.opts.Accepted(from.series, from.distributions)
+	numbers := make([]uint64, len(from.series))
+	for i := range numbers {
+		if st := b.states[i]; st != nil {
+			numbers[i] = st.number
+		}
+	}
+	b.s.opts.Accepted(from.series, numbers, from.distributions)
 }
 
 // without returns a copy of points without those of the indices in left.

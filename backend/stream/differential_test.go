@@ -58,7 +58,7 @@ func newWorld(t testing.TB, dir string) *world {
 	w := &world{now: time.Unix(t0, 0), sub: newSubscriber()}
 	var err error
 	w.store, err = store.Open(store.Options{Dir: dir, MinFree: -1, MaxMetricSeries: 200, Now: w.clock,
-		Accepted: func(s []metric.Series, d []metric.Distribution) { w.stream.Accepted(s, d) }})
+		Accepted: func(s []metric.Series, c []uint64, d []metric.Distribution) { w.stream.Accepted(s, c, d) }})
 	if err != nil {
 		t.Fatal(err)
 	}

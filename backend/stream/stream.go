@@ -133,9 +133,9 @@ func New(o Options) (*Stream, error) {
 	return s, nil
 }
 
-// Accepted takes what the store has accepted. It keeps nothing of it, and costs
-// next to nothing where no query reads it.
-func (s *Stream) Accepted(series []metric.Series, distributions []metric.Distribution) {
+// Accepted takes what the store has accepted, as it tells of it. It keeps nothing
+// of it, and costs next to nothing where no query reads it.
+func (s *Stream) Accepted(series []metric.Series, contexts []uint64, distributions []metric.Distribution) {
 	if !s.active.Load() {
 		return
 	}
@@ -145,7 +145,7 @@ func (s *Stream) Accepted(series []metric.Series, distributions []metric.Distrib
 	// Not before: what bears tags of before the change would stand beside what is
 	// read anew, and count twice.
 	series, distributions = s.join(series, distributions)
-	s.standing.Observe(series, now.Unix())
+	s.standing.Observe(series, contexts, now.Unix())
 	s.standing.ObserveDistributions(distributions, now.Unix())
 	pending := s.standing.Pending()
 	if pending && s.arrived.IsZero() {

@@ -40,7 +40,7 @@ func start(t *testing.T, o Options) *live {
 	l := &live{}
 	var err error
 	l.store, err = store.Open(store.Options{Dir: t.TempDir(), MinFree: -1,
-		Accepted: func(s []metric.Series, d []metric.Distribution) { l.stream.Accepted(s, d) }})
+		Accepted: func(s []metric.Series, c []uint64, d []metric.Distribution) { l.stream.Accepted(s, c, d) }})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -19,6 +19,10 @@ func askKelpie(ctx context.Context, t queryTask) (out any, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, st.Close()) }()
+	var cache *query.Cache
+	if t.Cached {
+		cache = query.NewCache(32 << 20 / query.CachedValueSize)
+	}
 	return t.timeEach(func(q question, n int) (float64, int, error) {
 		e, err := query.Parse(q.Kelpie)
 		if err != nil {
@@ -32,7 +36,7 @@ func askKelpie(ctx context.Context, t queryTask) (out any, err error) {
 			return reading.Value, 1, err
 		}
 		from := t.from() + int64(n)*move
-		results, err := query.Eval(ctx, st, e, query.Window{From: from, To: from + window - 1, Interval: bucket})
+		results, err := cache.Eval(ctx, st, e, query.Window{From: from, To: from + window - 1, Interval: bucket})
 		sum, points := 0.0, 0
 		for i := range results {
 			for _, p := range results[i].Points {

@@ -102,14 +102,25 @@ func (t standingTask) add(standing *query.Standing, now int64) (queries []*query
 	return queries, nil
 }
 
+// numbered returns n numbers, one for each series from the first on.
+func numbered(first, n int) []uint64 {
+	numbers := make([]uint64, n)
+	for i := range numbers {
+		numbers[i] = uint64(first + i + 1)
+	}
+	return numbers
+}
+
 // second feeds one second's batch, in t.Steps parts with a step after each.
 func (t standingTask) second(standing *query.Standing, series []metric.Series, now int64, changed *int) (observe, step time.Duration, err error) {
 	parts := max(1, t.Steps)
 	for i := range parts {
 		part := series[i*len(series)/parts : (i+1)*len(series)/parts]
+		numbers := numbered(i*len(series)/parts, len(part)) // as the store gives them
 		o, err := spent(func() error {
 			for first := 0; first < len(part); first += batchSize {
-				standing.Observe(part[first:min(first+batchSize, len(part))], now)
+				end := min(first+batchSize, len(part))
+				standing.Observe(part[first:end], numbers[first:end], now)
 			}
 			return nil
 		})

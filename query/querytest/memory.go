@@ -11,6 +11,7 @@ import (
 	"context"
 	"iter"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 
@@ -18,8 +19,8 @@ import (
 	"kelpie.dev/kelpie/query"
 )
 
-// Memory is a query.DistributionSource that scans everything it was given. The zero value
-// is empty. It must not be loaded and read at the same time.
+// Memory is a query.DistributionSource and query.PacedSource that scans everything
+// it was given. The zero value is empty. It must not be loaded and read at the same time.
 type Memory struct {
 	byName        map[string]map[string]*metric.Series // metric name, then the rest of the context
 	distributions map[string]*metric.Distribution      // by the whole context
@@ -99,10 +100,33 @@ func (m *Memory) Select(_ context.Context, sel query.Selector, from, to int64) (
 		if first < end {
 			selected := *s
 			selected.Points = s.Points[first:end]
-			out = append(out, selected)
+			out = append(out, without(selected, sel))
 		}
 	}
 	return out, nil
+}
+
+// without returns s less all that a Source may leave out.
+func without(s metric.Series, sel query.Selector) metric.Series {
+	if sel.Untagged {
+		s.Host, s.Device, s.Tags = "", "", nil
+	}
+	if newest := s.Points[len(s.Points)-1].Time; sel.Trailing != 0 {
+		first, _ := slices.BinarySearchFunc(s.Points, newest-sel.Trailing, compareTime)
+		s.Points = s.Points[first:]
+	}
+	return s
+}
+
+// Settled implements query.SettledSource: nothing is.
+func (m *Memory) Settled(string) (before int64, state any) { return math.MinInt64 / 2, nil }
+
+// Pace implements query.PacedSource.
+func (m *Memory) Pace(name string) (longest int64) {
+	for _, s := range m.byName[name] {
+		longest = max(longest, s.Interval)
+	}
+	return longest
 }
 
 func compareTime(p metric.Point, t int64) int { return cmp.Compare(p.Time, t) }

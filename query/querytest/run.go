@@ -35,6 +35,7 @@ type Valuer interface {
 // A Store is a Source that can be loaded.
 type Store interface {
 	query.DistributionSource
+	query.SettledSource
 	Load(ctx context.Context, series []metric.Series, distributions []metric.Distribution) error
 }
 
