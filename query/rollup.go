@@ -75,13 +75,35 @@ func submission(s *metric.Series) int64 {
 // of returns the value of one bucket's points, null when there are none.
 // Values that are not finite count as absent.
 func (r rollup) of(points []metric.Point) float64 {
-	acc := accumulator{}
+	// Not an accumulator: time has an order, and of this loop there are most.
+	n, v := 0.0, 0.0
 	for _, p := range points {
-		acc.add(p.Value * r.scale)
+		x := p.Value * r.scale
+		if x-x != 0 { // not finite
+			continue
+		}
+		switch n++; {
+		case r.method == "min" && n > 1:
+			v = min(v, x)
+		case r.method == "max" && n > 1:
+			v = max(v, x)
+		case r.method == "min" || r.method == "max":
+			v = x
+		default:
+			v += x
+		}
 	}
-	v := acc.value(r.method) / r.divide
+	switch {
+	case n == 0:
+		return null
+	case r.method == "count":
+		v = n
+	case r.method == "avg":
+		v /= n
+	}
+	v /= r.divide
 	if r.weight > 0 {
-		v *= min(1, acc.n*r.weight)
+		v *= min(1, n*r.weight)
 	}
 	return v
 }
@@ -103,7 +125,7 @@ func (r rollup) into(dst []float64, g grid, points []metric.Point) {
 	}
 }
 
-// An accumulator aggregates values, over time or over space.
+// An accumulator aggregates values over space.
 type accumulator struct {
 	n        float64
 	sum      exactSum

@@ -52,12 +52,13 @@ func (s *Store) Select(ctx context.Context, sel query.Selector, from, to int64) 
 	if err != nil {
 		return nil, fmt.Errorf("select %s: %w", sel.Metric, err)
 	}
-	hints := &storage.SelectHints{Start: from * 1000, End: to*1000 + 999}
+	// readPoints looks at the times of points, the TSDB need not.
+	hints := &storage.SelectHints{Start: from * 1000, End: to*1000 + 999, DisableTrimming: true}
 	r := reader{store: s, sel: sel, from: from, to: to, name: s.rated(n)}
 	if err := r.read(ctx, q.Select(ctx, false, hints, matchers...)); err != nil {
 		return nil, err
 	}
-	return r.out, nil
+	return slices.Concat(append(r.full, r.out)...), nil
 }
 
 // reader collects the answer of one Select.
@@ -72,6 +73,8 @@ type reader struct {
 	fast   []bool         // of each: whether it stands for metric.FastInterval
 	block  []metric.Point // see keep
 	points int
+	found  int
+	full   [][]metric.Series // blocks of out before
 	out    []metric.Series
 }
 
@@ -97,11 +100,17 @@ func (r *reader) read(ctx context.Context, set storage.SeriesSet) error {
 			continue
 		}
 		limits := r.store.bounds.Load()
-		if len(r.out) >= limits.MaxSelectSeries {
+		if r.found++; r.found > limits.MaxSelectSeries {
 			return &LimitError{What: "series", Limit: limits.MaxSelectSeries}
 		}
 		if r.points += len(m.Points); r.points > limits.MaxSelectPoints {
 			return &LimitError{What: "points", Limit: limits.MaxSelectPoints}
+		}
+		if len(r.out) == cap(r.out) { // growing one slice would copy them again and again
+			if r.out != nil {
+				r.full = append(r.full, r.out)
+			}
+			r.out = make([]metric.Series, 0, min(64<<len(r.full), 4096))
 		}
 		r.out = append(r.out, m)
 	}
