@@ -132,12 +132,18 @@ func instantLane(at span, o options, newest *int64) lane {
 // at is the value of s over the trailing window that ends at now, and the time of
 // its newest point there. points are those of s that are not later than now.
 func (o options) at(s *metric.Series, points []metric.Point, now int64) (value float64, newest int64) {
+	return rollupFor(s, o, o.window()).at(points, submission(s), now, o.window())
+}
+
+// at is the value of the points in the trailing window of a context that is
+// submitted every so many seconds.
+func (r rollup) at(points []metric.Point, every, now, width int64) (value float64, newest int64) {
 	newest = nothingYet
-	points = trailing(points, submission(s), now, o.window())
+	points = trailing(points, every, now, width)
 	if len(points) > 0 {
 		newest = points[len(points)-1].Time
 	}
-	return rollupFor(s, o, o.window()).of(points), newest
+	return r.of(points), newest
 }
 
 // instantPlace is the place of a lane over the trailing windows at instants.

@@ -1,6 +1,10 @@
 package query
 
-import "slices"
+import (
+	"slices"
+
+	"kelpie.dev/kelpie/metric"
+)
 
 // worth is what a member of a leaf adds to its value. As the window of a series
 // ends at its newest point, it holds until a point comes or the series is late:
@@ -66,8 +70,17 @@ func (c *standingContext) worth(now int64, l *standingLeaf) worth {
 		return worth{known: true, until: c.appears(now)}
 	}
 	w := worth{known: true, shown: true, until: c.until(now, l.width())}
-	w.value, w.newest = l.options.at(&c.Series, c.Points, now)
+	w.value, w.newest = l.rollupOf(&c.Series).at(c.Points, submission(&c.Series), now, l.width())
 	return w
+}
+
+// rollupOf is rollupFor s. Nearly all series of a metric are alike.
+func (l *standingLeaf) rollupOf(s *metric.Series) rollup {
+	if l.rolled == nil || l.rolledType != s.Type || l.rolledInterval != s.Interval {
+		r := rollupFor(s, l.options, l.width())
+		l.rolled, l.rolledType, l.rolledInterval = &r, s.Type, s.Interval
+	}
+	return *l.rolled
 }
 
 // weigh finds out what the series that moved add, to all their leaves while they

@@ -29,6 +29,10 @@ type standingLeaf struct {
 	shown         []*contextSeries   // members with points in the window, at the latest evaluation, unless it folds
 	groups        []*group           // of shown
 
+	rolled         *rollup // of the series asked for last, see rollupOf
+	rolledType     metric.Type
+	rolledInterval int64
+
 	// What evaluate found.
 	series []series
 	newest int64
