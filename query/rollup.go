@@ -138,11 +138,19 @@ type accumulator struct {
 // that contexts need not be sorted, and one can be taken out again.
 type exactSum struct{ high, low float64 }
 
-func (s *exactSum) add(v float64) {
-	t := s.high + v
-	part := t - s.high
-	s.low += (s.high - (t - part)) + (v - part)
-	s.high = t
+// add adds v and reports whether the sum is still exact, if it was before.
+func (s *exactSum) add(v float64) (exact bool) {
+	var lost float64
+	s.high, lost = twoSum(s.high, v)
+	s.low, lost = twoSum(s.low, lost)
+	return lost == 0
+}
+
+// twoSum is a + b, and what rounding takes off it.
+func twoSum(a, b float64) (sum, lost float64) {
+	sum = a + b
+	part := sum - a
+	return sum, (a - (sum - part)) + (b - part)
 }
 
 func (s *exactSum) value() float64 {
@@ -152,18 +160,36 @@ func (s *exactSum) value() float64 {
 	return s.high + s.low
 }
 
-// add takes v unless it is not finite.
-func (a *accumulator) add(v float64) {
+// add takes v unless it is not finite. It reports whether the sum is still exact,
+// if it was before.
+func (a *accumulator) add(v float64) (exact bool) {
 	switch {
-	case math.IsNaN(v) || math.IsInf(v, 0):
-		return
+	case v-v != 0: // not finite
+		return true
 	case a.n == 0:
 		a.min, a.max = v, v
 	default:
 		a.min, a.max = min(a.min, v), max(a.max, v)
 	}
 	a.n++
-	a.sum.add(v)
+	return a.sum.add(v)
+}
+
+// remove takes out v, which was added. It reports whether the value of method is
+// what it would be without: the sum must be exact, and who is the extreme instead
+// of one is not known.
+func (a *accumulator) remove(v float64, method string) (known bool) {
+	if v-v != 0 {
+		return true
+	}
+	a.n--
+	exact := a.sum.add(-v)
+	switch {
+	case a.n == 0:
+	case method == "min" && v <= a.min, method == "max" && v >= a.max:
+		return false
+	}
+	return exact
 }
 
 // value is the aggregate of what was added, null when nothing was.

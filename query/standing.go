@@ -200,7 +200,7 @@ func (s *Standing) Reset(now int64) []Missing {
 		clear(m.numbered)
 		m.size, m.err = 0, nil
 		for _, l := range m.leaves {
-			l.members, l.worth, l.distributions = nil, nil, 0
+			l.members, l.worth, l.distributions, l.folded = nil, nil, 0, folded{}
 			l.shown, l.groups, l.sought = nil, nil, false
 			s.mark(l)
 			if slices.ContainsFunc(l.users, func(q *StandingQuery) bool { return !q.viaSource }) {
@@ -320,6 +320,7 @@ func (s *Standing) mark(l *standingLeaf) {
 func (s *Standing) markAll(m *standingMetric) {
 	for _, l := range m.leaves {
 		clear(l.worth)
+		l.folded.valid = false
 		s.mark(l)
 	}
 }

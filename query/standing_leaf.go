@@ -25,6 +25,7 @@ type standingLeaf struct {
 
 	members       []*standingContext // as they joined
 	worth         []worth            // of each member
+	folded        folded             // what they are worth together, if it folds
 	distributions int                // members that are some
 	shown         []*contextSeries   // members with points in the window, at the latest evaluation, unless it folds
 	groups        []*group           // of shown
@@ -90,6 +91,7 @@ func (s *Standing) drop(l *standingLeaf) {
 func (l *standingLeaf) join(c *standingContext) {
 	c.leaves = append(c.leaves, membership{leaf: l, index: len(l.members)})
 	l.members, l.worth = append(l.members, c), append(l.worth, worth{})
+	l.folded.unknown++
 	if c.isDistribution {
 		l.distributions++
 	}
