@@ -373,6 +373,13 @@ func TestGrafanaAndScopes(t *testing.T) {
 	if code, _, body := grafana("lists", "/prometheus/api/v1/label/env/values"); code != 200 || body != `{"status":"success","data":["prod"]}` {
 		t.Errorf("a list: %d %s", code, body)
 	}
+	value := "/api/kelpie/v1/value?query=" + url.QueryEscape("sum:queue.depth{*}")
+	if code, body := b.do(t, "GET", value, ""); code != 200 || !strings.Contains(body, `"value":42`) {
+		t.Errorf("a value: %d %s", code, body)
+	}
+	if _, h, _ := grafana("pk", query); h.Get("X-RateLimit-Remaining") != "97" {
+		t.Errorf("a value is a query like the others: %s of 100 remain, want 97", h.Get("X-RateLimit-Remaining"))
+	}
 	if code, body := b.do(t, "GET", "/prometheus/api/v1/labels", ""); code != 200 || !strings.Contains(body, `"env"`) {
 		t.Errorf("Datadog's headers: %d %s", code, body)
 	}
@@ -386,15 +393,15 @@ func TestGrafanaAndScopes(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, line := range []string{
-		`kelpie_backend_keys_refused_total{kind="scope"} 1`, `kelpie_backend_promql_requests_total{outcome="success"} 3`,
-		`kelpie_backend_requests_total{code="200",route="GET /prometheus/api/v1/query"} 1`, `kelpie_backend_rate_limited_total{kind="query"} 0`,
+		`kelpie_backend_keys_refused_total{kind="scope"} 1`, `kelpie_backend_promql_requests_total{outcome="success"} 4`,
+		`kelpie_backend_requests_total{code="200",route="GET /prometheus/api/v1/query"} 2`, `kelpie_backend_rate_limited_total{kind="query"} 0`,
 	} {
 		if !strings.Contains(string(metrics), line) {
 			t.Errorf("metrics lack %s", line)
 		}
 	}
 	var st Status
-	if err := health.Fetch(t.Context(), b.health, "/status", &st); err != nil || len(st.SlowestQueries) != 1 || !strings.Contains(st.SlowestQueries[0].Query, "queue.depth") {
+	if err := health.Fetch(t.Context(), b.health, "/status", &st); err != nil || len(st.SlowestQueries) != 2 || !strings.Contains(st.SlowestQueries[0].Query, "queue.depth") {
 		t.Errorf("%v %+v", err, st.SlowestQueries)
 	}
 	if err := b.end(t); err != nil {

@@ -117,7 +117,7 @@ func (s *status) printMetrics(b *strings.Builder) {
 		}
 		fmt.Fprintf(b, "\n%s: %s\n", m.Name, m.Error)
 		if len(m.References) > 0 {
-			fmt.Fprintf(b, "  find the mend: kelpie doctor hpa/%s\n", hint(m.References[0]))
+			fmt.Fprintf(b, "  find the mend: %s\n", hint(m.References[0]))
 		}
 	}
 }
@@ -129,8 +129,15 @@ func yes(v bool) string {
 	return "no"
 }
 
-// hint turns namespace/name into the arguments of doctor.
+// hint turns a reference into what tells more of it. doctor follows HPAs only.
 func hint(ref string) string {
-	ns, name, _ := strings.Cut(strings.TrimPrefix(ref, "hpa:"), "/")
-	return name + " -n " + ns
+	kind, of, ok := strings.Cut(ref, ":")
+	if !ok {
+		kind, of = "hpa", ref
+	}
+	ns, name, _ := strings.Cut(of, "/")
+	if kind == "wpa" {
+		return "kubectl describe wpa " + name + " -n " + ns
+	}
+	return "kelpie doctor hpa/" + name + " -n " + ns
 }

@@ -215,6 +215,9 @@ func (s *Standing) Reset(now int64) []Missing {
 // Pending reports whether a Step would evaluate anything before its time.
 func (s *Standing) Pending() bool { return len(s.dirty) > 0 }
 
+// Stands reports whether a query of this text does.
+func (s *Standing) Stands(text string) bool { return s.queries[text] != nil }
+
 // Size is how many queries stand.
 func (s *Standing) Size() int { return len(s.queries) }
 

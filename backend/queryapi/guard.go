@@ -26,6 +26,11 @@ const (
 // grantKey is the context's key of the request's grant.
 type grantKey struct{}
 
+// Guard puts before serve what all queries pass: see guard.
+func (a *API) Guard(serve http.HandlerFunc) http.HandlerFunc {
+	return a.guard("timeseries_query", quota.Query)(serve)
+}
+
 // guard checks the keys and their scope, counts the request, waits for its turn
 // and bounds its time.
 func (a *API) guard(scope, kind string) func(http.HandlerFunc) http.HandlerFunc {

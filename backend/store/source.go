@@ -54,9 +54,14 @@ func (s *Store) Select(ctx context.Context, sel query.Selector, from, to int64) 
 	}
 	// readPoints looks at the times of points, the TSDB need not.
 	hints := &storage.SelectHints{Start: from * 1000, End: to*1000 + 999, DisableTrimming: true}
-	r := reader{store: s, sel: sel, from: from, to: to, name: s.rated(n)}
+	// Most often as many as the last time.
+	r := reader{store: s, sel: sel, from: from, to: to, name: s.rated(n), room: int(n.found.Load())}
 	if err := r.read(ctx, q.Select(ctx, false, hints, matchers...)); err != nil {
 		return nil, err
+	}
+	n.found.Store(int64(r.found))
+	if len(r.full) == 0 {
+		return r.out, nil
 	}
 	return slices.Concat(append(r.full, r.out)...), nil
 }
@@ -74,6 +79,7 @@ type reader struct {
 	block  []metric.Point // see keep
 	points int
 	found  int
+	room   int               // for the first block
 	full   [][]metric.Series // blocks of out before
 	out    []metric.Series
 }
@@ -110,7 +116,8 @@ func (r *reader) read(ctx context.Context, set storage.SeriesSet) error {
 			if r.out != nil {
 				r.full = append(r.full, r.out)
 			}
-			r.out = make([]metric.Series, 0, min(64<<len(r.full), 4096))
+			r.out = make([]metric.Series, 0, max(r.room, min(64<<len(r.full), 4096)))
+			r.room = 0
 		}
 		r.out = append(r.out, m)
 	}

@@ -24,11 +24,16 @@ const (
 	lastPatience = 500 * time.Millisecond
 )
 
-// Register adds both routes to mux.
-func (s *Stream) Register(mux *http.ServeMux) {
+// Register adds both routes to mux. query is put before the one that asks the
+// source each time, as before every query; it checks keys. Nil only does that.
+func (s *Stream) Register(mux *http.ServeMux, query func(http.HandlerFunc) http.HandlerFunc) {
 	path, handler := vs.NewValueStreamHandler(s, connect.WithReadMaxBytes(maxMessage))
 	mux.Handle("POST "+path, s.guard(s.longLived(handler)))
-	mux.Handle("GET /api/kelpie/v1/value", s.guard(http.HandlerFunc(s.value)))
+	value := s.guard(http.HandlerFunc(s.value))
+	if query != nil {
+		value = query(s.value)
+	}
+	mux.Handle("GET /api/kelpie/v1/value", value)
 }
 
 func (s *Stream) guard(next http.Handler) http.Handler {

@@ -11,7 +11,7 @@ import (
 // use adds sub to q's users; it gets what q is worth now. The caller holds mu.
 func (s *Stream) use(sub *subscriber, id uint64, text string) ([]query.Missing, error) {
 	now := s.opts.Now()
-	if s.standing.Size() >= s.opts.MaxQueries {
+	if s.standing.Size() >= s.opts.MaxQueries && !s.standing.Stands(text) {
 		return nil, errTooMany(s.opts.MaxQueries)
 	}
 	q, missing, err := s.standing.Add(text, now.Unix())

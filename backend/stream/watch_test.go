@@ -49,7 +49,7 @@ func start(t *testing.T, o Options) *live {
 		t.Fatal(err)
 	}
 	mux := http.NewServeMux()
-	l.stream.Register(mux)
+	l.stream.Register(mux, nil)
 	var protocols http.Protocols
 	protocols.SetHTTP1(true)
 	protocols.SetUnencryptedHTTP2(true)
@@ -184,6 +184,8 @@ func TestWatch(t *testing.T) {
 	if u := next(t, c, 129, fails(vs.Reason_REASON_LIMIT)); !strings.Contains(u.GetError().GetMessage(), "more than 20 queries") {
 		t.Errorf("too many: %v", u)
 	}
+	// One that stands already is no more than there is.
+	next(t, l.watch(t, ctx, "min:queue{app:db}"), 1, is(1))
 }
 
 func TestWatchNeedsKeys(t *testing.T) {
