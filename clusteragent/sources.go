@@ -3,6 +3,7 @@ package clusteragent
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -31,6 +32,8 @@ type APIConfig struct {
 	Endpoint       string // base URL
 	APIKey, AppKey string
 	KeysHint       string // where the keys are mended
+
+	Fallbacks []APIConfig // asked while Endpoint fails; their Name and KeysHint mean nothing
 }
 
 // sourcesConfig reads the sources beside the one that Datadog's settings name.
@@ -53,6 +56,7 @@ func (c *Config) sourcesConfig(r *env.Reader, site string) {
 	if c.Ours {
 		first.Name = source.Kelpie
 	}
+	first.Fallbacks = fallbacks(r)
 	second := beside(r, first.Name, site)
 	if second == nil && c.Ours && named == source.Datadog {
 		first.Name, c.Ours = source.Datadog, false // the endpoint is a proxy to Datadog
@@ -67,6 +71,38 @@ func (c *Config) sourcesConfig(r *env.Reader, site string) {
 		s.Main = first.Name
 	}
 	c.Sources = s
+}
+
+// fallbacks reads the endpoints that stand in for the first. Upstream has them
+// in its file alone, as a list of the same form. No error shows a value: keys are
+// among them.
+func fallbacks(r *env.Reader) []APIConfig {
+	const name = emp + "ENDPOINTS"
+	text := r.String("", name)
+	if text == "" {
+		return nil
+	}
+	var list []struct {
+		Site   string `json:"site"`
+		URL    string `json:"url"`
+		APIKey string `json:"api_key"`
+		AppKey string `json:"app_key"`
+	}
+	if json.Unmarshal([]byte(text), &list) != nil {
+		r.Fail(fmt.Errorf("environment variable %s: expected a JSON list of {url or site, api_key, app_key}", name))
+		return nil
+	}
+	out := make([]APIConfig, len(list))
+	for i, e := range list {
+		if e.URL == "" && e.Site != "" {
+			e.URL = datadog.APIURL(e.Site)
+		}
+		if e.URL == "" || e.APIKey == "" || e.AppKey == "" {
+			r.Fail(fmt.Errorf("environment variable %s: entry %d lacks url or site, api_key, or app_key", name, i+1))
+		}
+		out[i] = APIConfig{Endpoint: e.URL, APIKey: e.APIKey, AppKey: e.AppKey}
+	}
+	return out
 }
 
 // beside reads the query API of the other kind than that of Datadog's settings;
@@ -140,16 +176,27 @@ func (a *agent) pollerOptions(n source.Name) source.Options {
 }
 
 func (a *agent) newAPI(api APIConfig) (*source.Poller, error) {
-	client, err := datadog.New(datadog.Options{
-		BaseURL: api.Endpoint, APIKey: api.APIKey, AppKey: api.AppKey,
-		UserAgent: "Datadog-Cluster-Agent", // compat: what Datadog's API and proxies know
-		Timeout:   a.cfg.Timeout,
-	})
-	if err != nil {
-		return nil, fmt.Errorf("query API of source %s: %w", api.Name, err)
+	var endpoints []source.Endpoint
+	for _, e := range append([]APIConfig{api}, api.Fallbacks...) {
+		client, err := datadog.New(datadog.Options{
+			BaseURL: e.Endpoint, APIKey: e.APIKey, AppKey: e.AppKey,
+			UserAgent: "Datadog-Cluster-Agent", // compat: what Datadog's API and proxies know
+			Timeout:   a.cfg.Timeout,
+		})
+		if err != nil {
+			return nil, fmt.Errorf("query API of source %s: %w", api.Name, err)
+		}
+		endpoints = append(endpoints, source.Endpoint{URL: client.BaseURL(), Querier: client})
 	}
 	o := a.pollerOptions(api.Name)
-	o.Querier, o.SourceURL, o.KeysHint, o.BatchSize = client, client.BaseURL(), api.KeysHint, a.cfg.Batch
+	o.Querier, o.SourceURL, o.KeysHint, o.BatchSize = endpoints[0].Querier, endpoints[0].URL, api.KeysHint, a.cfg.Batch
+	if len(endpoints) > 1 {
+		f, err := source.NewFailover(a.cfg.Timeout, a.proc.Log, endpoints...)
+		if err != nil {
+			return nil, err // names itself
+		}
+		o.Querier, o.Timeout = f, a.cfg.Timeout*time.Duration(len(endpoints))
+	}
 	if api.Name == source.Kelpie {
 		o.Check = checkQuery
 		if a.cfg.Stream {

@@ -60,6 +60,22 @@ func TestConfigOfSources(t *testing.T) {
 	}
 }
 
+func TestConfigOfFallbacks(t *testing.T) {
+	const name = "DD_EXTERNAL_METRICS_PROVIDER_ENDPOINTS"
+	c, err := fromMap(map[string]string{"DD_POD_NAME": "p", name: `[{"site":"datadoghq.eu","api_key":"a","app_key":"b"},{"url":"http://proxy","api_key":"c","app_key":"d"}]`})
+	if f := c.Sources.APIs[0].Fallbacks; err != nil || len(f) != 2 || f[0].Endpoint != "https://api.datadoghq.eu" || f[1].Endpoint != "http://proxy" || f[1].AppKey != "d" {
+		t.Errorf("fallbacks %+v, %v", f, err)
+	}
+	for text, want := range map[string]string{
+		`[{"url":"http://x","api_key":"secret-thing"}]`: "entry 1 lacks url or site, api_key, or app_key",
+		`{"secret-thing"`: "expected a JSON list",
+	} {
+		if _, err := fromMap(map[string]string{"DD_POD_NAME": "p", name: text}); err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "secret-thing") {
+			t.Errorf("%s: %v, want %q and no value", text, err, want)
+		}
+	}
+}
+
 // TestSourcePerMetric serves metrics of three sources side by side.
 func TestSourcePerMetric(t *testing.T) {
 	c := startCluster(t)

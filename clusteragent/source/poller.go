@@ -104,6 +104,8 @@ type Status struct {
 	Queries     int       `json:"queries"`
 	Streaming   bool      `json:"streaming"` // values are pushed
 	StreamError string    `json:"stream_error,omitempty"`
+
+	Endpoints []EndpointStatus `json:"endpoints,omitempty"` // where there are several
 }
 
 // New returns a Poller that asks nothing until Run.
@@ -230,6 +232,9 @@ func (p *Poller) Status() Status {
 	defer p.mu.RUnlock()
 	s := p.status
 	s.Queries = len(p.queries)
+	if f, ok := p.opts.Querier.(*Failover); ok {
+		s.Endpoints = f.Status()
+	}
 	return s
 }
 

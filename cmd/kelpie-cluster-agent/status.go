@@ -127,6 +127,13 @@ func printSource(b *strings.Builder, s source.Status, ago func(time.Time) string
 		name = fmt.Sprintf("%s (%s)", s.URL, s.Name)
 	}
 	fmt.Fprintf(b, "Source:        %s\n  queries:      %d, %s\n  last success: %s\n", name, s.Queries, how, ago(s.LastSuccess))
+	for _, e := range s.Endpoints {
+		used := ""
+		if e.Used {
+			used = ", used now"
+		}
+		fmt.Fprintf(b, "  endpoint:     %s: %s%s; last success: %s, last failure: %s\n", e.URL, e.Status, used, ago(e.LastSuccess), ago(e.LastFailure))
+	}
 	if s.LastError != "" {
 		fmt.Fprintf(b, "  last error:   %s: %s\n", ago(s.LastErrorAt), s.LastError)
 	}
