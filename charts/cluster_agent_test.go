@@ -19,6 +19,31 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
 )
 
+// Sources beside the backend are configured, and their credentials come from Secrets.
+func TestSourcesBeside(t *testing.T) {
+	t.Parallel()
+	all := render(t, "--values", inline, "--set", "datadog.site=datadoghq.eu,clusterAgent.metricsProvider.source=prometheus,"+
+		"clusterAgent.metricsProvider.datadog.existingSecret=dd,clusterAgent.metricsProvider.prometheus.url=http://p:9090,"+
+		"clusterAgent.metricsProvider.prometheus.tenant=team,clusterAgent.metricsProvider.prometheus.existingSecret=prom,clusterAgent.metricsProvider.prometheus.interval=15")
+	got := map[string]string{}
+	for _, v := range into[appsv1.Deployment](t, all.one(t, "Deployment", "datadog-cluster-agent")).Spec.Template.Spec.Containers[0].Env {
+		if !strings.HasPrefix(v.Name, "KELPIE_SOURCE") && !strings.HasPrefix(v.Name, "KELPIE_PROMETHEUS") {
+			continue
+		}
+		if got[v.Name] = v.Value; v.ValueFrom != nil {
+			got[v.Name] = v.ValueFrom.SecretKeyRef.Name + "/" + v.ValueFrom.SecretKeyRef.Key
+		}
+	}
+	want := map[string]string{
+		"KELPIE_SOURCE": "prometheus", "KELPIE_SOURCE_DATADOG_API_KEY": "dd/api-key", "KELPIE_SOURCE_DATADOG_APP_KEY": "dd/app-key",
+		"KELPIE_SOURCE_DATADOG_ENDPOINT": "https://api.datadoghq.eu", "KELPIE_PROMETHEUS_URL": "http://p:9090", "KELPIE_PROMETHEUS_TENANT": "team",
+		"KELPIE_PROMETHEUS_INTERVAL": "15", "KELPIE_PROMETHEUS_BEARER_TOKEN": "prom/token", "KELPIE_PROMETHEUS_USERNAME": "prom/username", "KELPIE_PROMETHEUS_PASSWORD": "prom/password",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("environment (-want +got):\n%s", diff)
+	}
+}
+
 // Node agents find the cluster agent, and both show the same token.
 func TestAgentsAskTheClusterAgent(t *testing.T) {
 	t.Parallel()

@@ -30,7 +30,6 @@ import (
 	"kelpie.dev/kelpie/clusteragent/reference"
 	"kelpie.dev/kelpie/clusteragent/source"
 	"kelpie.dev/kelpie/clusteragent/state"
-	"kelpie.dev/kelpie/datadog"
 	"kelpie.dev/kelpie/health"
 	"kelpie.dev/kelpie/query"
 )
@@ -54,7 +53,7 @@ type agent struct {
 	hpas   cache.SharedIndexInformer
 
 	// External metrics; all nil when they are switched off.
-	source  *source.Poller
+	source  *source.Set
 	index   *reference.Index
 	objects *datadogmetric.Reconciler // nil without CRD mode
 	keeper  *externalmetrics.Keeper
@@ -153,29 +152,6 @@ func (a *agent) connect() error {
 	}
 	a.leader = newLeader(a.cfg, a.kube, a.reg, a.proc.Log)
 	return nil
-}
-
-func (a *agent) newSource() error {
-	client, err := datadog.New(datadog.Options{
-		BaseURL: a.cfg.Endpoint, APIKey: a.cfg.APIKey, AppKey: a.cfg.AppKey,
-		UserAgent: "Datadog-Cluster-Agent", // compat: what Datadog's API and proxies know
-		Timeout:   a.cfg.Timeout,
-	})
-	if err != nil {
-		return fmt.Errorf("query API: %w", err)
-	}
-	o := source.Options{
-		Querier: client, SourceURL: a.cfg.Endpoint, KeysHint: a.cfg.KeysHint, Period: a.cfg.Interval, Timeout: a.cfg.Timeout,
-		BatchSize: a.cfg.Batch, Parallel: a.cfg.Parallel, Registerer: a.reg, Log: a.proc.Log,
-	}
-	if a.cfg.Ours {
-		o.Check = checkQuery
-		if a.cfg.Stream {
-			o.Stream = source.OpenStream(a.cfg.Endpoint, a.cfg.APIKey, a.cfg.AppKey)
-		}
-	}
-	a.source, err = source.New(o)
-	return err // names itself
 }
 
 func (a *agent) newIndex() error {

@@ -32,6 +32,8 @@ type Config struct {
 	Stream   bool   // values are pushed by a Kelpie backend, and polled only while they are not
 	KeysHint string // where the keys are mended, for messages
 
+	Sources SourcesConfig // that values come from, the above among them
+
 	Interval time.Duration // between two polls of a query
 	Timeout  time.Duration // of one request
 	Batch    int           // queries a request
@@ -148,6 +150,7 @@ func FromEnv(lookup func(string) (string, bool)) (Config, error) {
 		c.KeysHint = "the keys api-key and app-key in Secret " + hint
 	}
 	c.complete(site)
+	c.sourcesConfig(r, site)
 	err := errors.Join(r.Err(), c.selector(r), c.flags(r), c.validate())
 	return c, err
 }
@@ -233,7 +236,7 @@ func (c *Config) validate() error {
 			errs = append(errs, fmt.Errorf(format, args...))
 		}
 	}
-	if c.Enabled {
+	if c.Enabled && c.Sources.Main != source.Prometheus {
 		check(c.APIKey != "", "no API key: set DD_API_KEY (Helm: datadog.apiKeyExistingSecret, key api-key)")
 		check(c.AppKey != "", "no application key: set DD_APP_KEY (Helm: datadog.appKeyExistingSecret, key app-key); queries need one")
 	}
@@ -249,5 +252,6 @@ func (c *Config) validate() error {
 	check(c.LeaseDuration >= 3*time.Second, "DD_LEADER_LEASE_DURATION must be at least 3 seconds")
 	check(c.Identity != "", "no name for this replica: set DD_POD_NAME")
 	check(slices.Contains([]string{"avg", "min", "max", "sum"}, c.Aggregator), "DD_EXTERNAL_METRICS_AGGREGATOR must be avg, min, max or sum")
+	errs = append(errs, c.Sources.validate())
 	return errors.Join(errs...)
 }

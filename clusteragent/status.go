@@ -15,15 +15,16 @@ import (
 
 // Status is what the cluster agent knows of itself, as /status serves it.
 type Status struct {
-	Replica      string        `json:"replica"`
-	Leader       bool          `json:"leader"`
-	CRD          bool          `json:"crd"`
-	Serving      bool          `json:"serving"`
-	Registration string        `json:"registration,omitempty"` // what is wrong with the APIService
-	Certificate  string        `json:"certificate,omitempty"`  // what is wrong with it
-	CertEnds     time.Time     `json:"certificate_ends,omitzero"`
-	Source       source.Status `json:"source"`
-	Metrics      []Row         `json:"metrics"`
+	Replica      string          `json:"replica"`
+	Leader       bool            `json:"leader"`
+	CRD          bool            `json:"crd"`
+	Serving      bool            `json:"serving"`
+	Registration string          `json:"registration,omitempty"` // what is wrong with the APIService
+	Certificate  string          `json:"certificate,omitempty"`  // what is wrong with it
+	CertEnds     time.Time       `json:"certificate_ends,omitzero"`
+	Source       source.Status   `json:"source"`
+	OtherSources []source.Status `json:"other_sources,omitempty"`
+	Metrics      []Row           `json:"metrics"`
 
 	State    *state.Status    `json:"kubernetes_state,omitempty"` // absent when switched off
 	Metadata *metadata.Status `json:"metadata,omitempty"`         // for node agents; absent when switched off
@@ -57,7 +58,7 @@ func (a *agent) status() any {
 		return s
 	}
 	s.CRD, s.Serving = a.cfg.CRD, a.serving.Load()
-	s.Registration, s.Source = a.keeper.Registration(), a.source.Status()
+	s.Registration, s.Source, s.OtherSources = a.keeper.Registration(), a.source.Status(), a.source.Others()
 	s.Certificate, s.CertEnds = a.keeper.Certificate()
 	s.Metrics = append(s.Metrics, a.rows(time.Now())...)
 	slices.SortFunc(s.Metrics, func(x, y Row) int { return cmp.Or(cmp.Compare(x.Metric, y.Metric), cmp.Compare(x.Query, y.Query)) })

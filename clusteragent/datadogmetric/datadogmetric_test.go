@@ -172,3 +172,17 @@ status:
 		t.Errorf("conditions (-want +got)\n%s", d)
 	}
 }
+
+func TestDecodeSource(t *testing.T) {
+	for annotation, want := range map[string]string{"": "", "prometheus": "", "kelpie": "", "datadog": "", "Prom": `annotation kelpie.dev/source is "Prom": write kelpie, datadog or prometheus`} {
+		u := &unstructured.Unstructured{Object: map[string]any{"metadata": map[string]any{"namespace": "a", "name": "b"}, "spec": map[string]any{"query": "sum(up)"}}}
+		u.SetAnnotations(map[string]string{sourceOf: annotation})
+		o := decode(u, "a")
+		switch {
+		case want == "" && (o.problem != nil || string(o.source) != annotation):
+			t.Errorf("%q: %q, %v", annotation, o.source, o.problem)
+		case want != "" && (o.problem == nil || o.problem.Message != want):
+			t.Errorf("%q: %v, want %s", annotation, o.problem, want)
+		}
+	}
+}

@@ -28,6 +28,10 @@ var Resource = schema.GroupVersionResource{Group: "datadoghq.com", Version: "v1a
 // alwaysActive is the annotation that keeps a metric polled without autoscaler.
 const alwaysActive = "external-metrics.datadoghq.com/always-active"
 
+// sourceOf is the annotation that names the source of a metric's query: kelpie,
+// datadog or prometheus. Without it the cluster's own is asked.
+const sourceOf = "kelpie.dev/source"
+
 // Reasons of objects that cannot be asked for.
 const (
 	invalidSpec   source.Reason = "InvalidSpec"
@@ -38,6 +42,7 @@ const (
 // object is a decoded DatadogMetric.
 type object struct {
 	id           types.NamespacedName
+	source       source.Name
 	query        string // as written, templates unresolved
 	maxAge       time.Duration
 	timeWindow   time.Duration
@@ -78,6 +83,9 @@ func decode(u *unstructured.Unstructured, own string) object {
 	}
 	o.maxAge = o.duration(u, "maxAge")
 	o.timeWindow = o.duration(u, "timeWindow")
+	if o.source, err = source.ParseName(u.GetAnnotations()[sourceOf]); err != nil {
+		o.fault("annotation %s is %v", sourceOf, err)
+	}
 	if o.noData, err = parseNoData(u.GetAnnotations()[onNoData]); err != nil {
 		o.fault("annotation %s is %v", onNoData, err)
 	}

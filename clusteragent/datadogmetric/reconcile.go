@@ -54,7 +54,7 @@ func (r *Reconciler) remember(o object) Metric {
 		if err != nil {
 			m.Problem = &source.Error{Reason: templateError, Message: err.Error()}
 		}
-		m.Key = source.Key{Query: resolved, Window: r.opts.Rules.Window(o.timeWindow, o.maxAge)}
+		m.Key = source.Key{Source: o.source, Query: resolved, Window: r.opts.Rules.Window(o.timeWindow, o.maxAge)}
 	}
 	if m.Active && m.Problem == nil {
 		r.opts.Source.Use(owner(o.id), m.Key)

@@ -2,6 +2,7 @@ package source
 
 import (
 	"context"
+	"fmt"
 	"time"
 )
 
@@ -37,8 +38,19 @@ func (p *Poller) ask(ctx context.Context, keys []Key) []starved {
 		}
 		return rest
 	}
+	if f.slow && p.opts.PromQL != nil && p.answeredSince(now) {
+		f.blames = true
+		f.err.Message = fmt.Sprintf("%s answers other queries but not this one (%s); make it cheaper, as by a recording rule", p.name(), f.err.Message)
+	}
 	p.failed(keys, f, now)
 	return nil
+}
+
+// answeredSince reports whether the source has answered some query since then.
+func (p *Poller) answeredSince(then time.Time) bool {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	return !p.status.LastSuccess.Before(then)
 }
 
 // checked returns the keys that may be sent, and records why the others may not.
@@ -73,7 +85,7 @@ func (p *Poller) abandon(keys []Key) {
 func (p *Poller) succeeded(keys []Key, out []outcome, now time.Time) {
 	p.tel.requests.WithLabelValues("success").Inc()
 	p.mu.Lock()
-	p.status.LastSuccess = now
+	p.status.LastSuccess = time.Now()
 	p.pausedUntil = time.Time{}
 	p.mu.Unlock()
 	for i, k := range keys {
@@ -113,6 +125,9 @@ func (p *Poller) record(k Key, o outcome, now time.Time) {
 		s.reading.Value, s.reading.At, s.reading.Fetched = o.value, o.at, now
 		s.failures = 0
 		p.tel.show(&s.series, o, now)
+	case o.blamed && p.opts.PromQL != nil:
+		s.failures++
+		o.err.RetryAt = now.Add(min(p.opts.Period<<min(s.failures, 10), maxSlowBackoff))
 	case o.blamed:
 		s.failures = max(s.failures, 1) // it travels alone, without backoff
 	case backsOff(o.err.Reason):

@@ -13,8 +13,10 @@ const (
 	perQueryChars   = 16 // separators and parameters, counted per query
 )
 
-// Key names one thing to ask: a query's text over a window that ends now.
+// Key names one thing to ask: a query's text over a window that ends now, of a
+// source. A Poller is one source and knows its keys without its name.
 type Key struct {
+	Source Name
 	Query  string
 	Window time.Duration
 }

@@ -45,7 +45,7 @@ func (p *Poller) judgeStatus(api *datadog.APIError) fault {
 			Message: fmt.Sprintf("%s refuses the keys (HTTP %d: %s); check %s", p.name(), api.Status, text, p.opts.KeysHint)}}
 	case http.StatusTooManyRequests:
 		return fault{class: "rate_limit_error", pause: api.RetryAfter, err: Error{Reason: RateLimited,
-			Message: fmt.Sprintf("%s asks for fewer requests (HTTP 429: %s); raise the polling interval, or the limit with Datadog", p.name(), text)}}
+			Message: fmt.Sprintf("%s asks for fewer requests (HTTP 429: %s); raise the polling interval, or the limit there", p.name(), text)}}
 	case http.StatusBadRequest, http.StatusRequestURITooLong, http.StatusUnprocessableEntity, http.StatusOK:
 		class := "other_http_error"
 		switch api.Status {
@@ -69,6 +69,10 @@ func (p *Poller) name() string { return "the source " + p.opts.SourceURL }
 func (p *Poller) request(ctx context.Context, keys []Key, now time.Time) ([]outcome, error) {
 	ctx, cancel := context.WithTimeout(ctx, p.opts.Timeout)
 	defer cancel()
+	if p.opts.PromQL != nil {
+		o, err := p.opts.PromQL.ask(ctx, keys[0].Query, now) // batches are of one
+		return []outcome{o}, err
+	}
 	queries := make([]string, len(keys))
 	for i, k := range keys {
 		queries[i] = k.Query

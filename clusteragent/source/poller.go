@@ -24,6 +24,10 @@ const (
 	maxBackoff = 30 * time.Minute
 )
 
+// maxSlowBackoff bounds the backoff of a query that travels alone and is too
+// slow: that may be over any time.
+const maxSlowBackoff = 5 * time.Minute
+
 // coalesce is how long a new query waits for others that appear with it.
 const coalesce = 50 * time.Millisecond
 
@@ -32,9 +36,12 @@ type Querier interface {
 	Query(ctx context.Context, queries []string, from, to time.Time) (*payload.QueryResponse, error)
 }
 
-// Options configures a Poller. Querier is required.
+// Options configures a Poller. One of Querier and PromQL is required.
 type Options struct {
+	Name       Name // for status and telemetry
+	Second     bool // another source is the cluster's own: the series shown bear this one's name
 	Querier    Querier
+	PromQL     *PromQL               // is asked for each query alone
 	Stream     *Stream               // pushes values, instead of polling while it is there; nil for a source that has none
 	SourceURL  string                // shown in messages; without credentials
 	KeysHint   string                // where the keys are mended; shown when they are refused
@@ -88,6 +95,7 @@ func (s *state) tell(now time.Time) []string {
 
 // Status is the source's own health.
 type Status struct {
+	Name        Name      `json:"name,omitempty"`
 	URL         string    `json:"url"`
 	Period      float64   `json:"period_seconds"` // between two polls of a query
 	LastSuccess time.Time `json:"last_success,omitzero"`
@@ -96,12 +104,14 @@ type Status struct {
 	Queries     int       `json:"queries"`
 	Streaming   bool      `json:"streaming"` // values are pushed
 	StreamError string    `json:"stream_error,omitempty"`
+
+	Endpoints []EndpointStatus `json:"endpoints,omitempty"` // where there are several
 }
 
 // New returns a Poller that asks nothing until Run.
 func New(o Options) (*Poller, error) {
-	if o.Querier == nil {
-		return nil, errors.New("new poller: no querier")
+	if (o.Querier == nil) == (o.PromQL == nil) {
+		return nil, errors.New("new poller: one of Querier and PromQL is required")
 	}
 	o.Period = cmp.Or(o.Period, 30*time.Second)
 	o.Timeout = cmp.Or(o.Timeout, 10*time.Second)
@@ -113,13 +123,16 @@ func New(o Options) (*Poller, error) {
 	if o.Check == nil {
 		o.Check = Shape
 	}
+	if o.PromQL != nil {
+		o.BatchSize, o.Check = 1, checkPromQL
+	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	return &Poller{
-		opts: o, tel: newTelemetry(o.Registerer), fresh: make(chan struct{}, 1), used: make(chan struct{}, 1),
+		opts: o, tel: newTelemetry(o), fresh: make(chan struct{}, 1), used: make(chan struct{}, 1),
 		queries: map[Key]*state{}, texts: map[string][]Key{}, owners: map[string][]Key{}, notify: func(string) {},
-		status: Status{URL: o.SourceURL, Period: o.Period.Seconds()},
+		status: Status{Name: o.Name, URL: o.SourceURL, Period: o.Period.Seconds()},
 	}, nil
 }
 
@@ -219,6 +232,9 @@ func (p *Poller) Status() Status {
 	defer p.mu.RUnlock()
 	s := p.status
 	s.Queries = len(p.queries)
+	if f, ok := p.opts.Querier.(*Failover); ok {
+		s.Endpoints = f.Status()
+	}
 	return s
 }
 

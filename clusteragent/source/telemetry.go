@@ -1,6 +1,7 @@
 package source
 
 import (
+	"errors"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -17,38 +18,62 @@ type telemetry struct {
 	updated   *prometheus.CounterVec // by series
 	elapsed   prometheus.Histogram   // of a cycle
 	queries   prometheus.Gauge       // in use
+	prefix    string                 // of a series' name
 	streaming prometheus.Gauge       // 1 while values are pushed
 }
 
-func newTelemetry(reg prometheus.Registerer) *telemetry {
+// newTelemetry returns the telemetry of one source. Several sources share the
+// metrics of one registerer.
+func newTelemetry(o Options) *telemetry {
 	join := prometheus.Labels{"join_leader": "true"}
 	series := []string{"metric"}
-	t := &telemetry{
-		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "datadog_requests", ConstLabels: join,
-			Help: "Requests to the query API, by kind of answer."}, []string{"status"}),
-		failures: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "kelpie_external_metrics_query_failures_total",
-			Help: "Attempts of queries that brought no new value, by reason."}, []string{"reason"}),
-		value: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "external_metrics_processed_value", ConstLabels: join,
-			Help: "Newest value of each series in use."}, series),
-		delay: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "external_metrics_delay_seconds", ConstLabels: join,
-			Help: "Age of the newest value's point when it was read."}, series),
-		updated: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "external_metrics_updated", ConstLabels: join,
-			Help: "Values read."}, series),
-		elapsed: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "external_metrics_retriever_elapsed",
-			Help: "Seconds that a polling cycle takes.", Buckets: []float64{0.5, 1, 5, 10, 20, 30, 60, 120, 300}}),
-		queries: prometheus.NewGauge(prometheus.GaugeOpts{Name: "kelpie_external_metrics_queries",
-			Help: "Distinct queries in use."}),
-		streaming: prometheus.NewGauge(prometheus.GaugeOpts{Name: "kelpie_external_metrics_streaming",
-			Help: "1 while the source pushes values, 0 while it is polled."}),
+	t := &telemetry{}
+	t.requests = register(o.Registerer, prometheus.NewCounterVec(prometheus.CounterOpts{Name: "datadog_requests", ConstLabels: join,
+		Help: "Requests to the query API, by kind of answer."}, []string{"status"}))
+	if o.PromQL != nil { // those are none of Datadog's API
+		t.requests = register(o.Registerer, prometheus.NewCounterVec(prometheus.CounterOpts{Name: "kelpie_external_metrics_prometheus_requests_total",
+			Help: "Queries to Prometheus' API, by kind of answer."}, []string{"status"}))
 	}
-	if reg != nil {
-		reg.MustRegister(t.requests, t.failures, t.value, t.delay, t.updated, t.elapsed, t.queries, t.streaming)
+	t.failures = register(o.Registerer, prometheus.NewCounterVec(prometheus.CounterOpts{Name: "kelpie_external_metrics_query_failures_total",
+		Help: "Attempts of queries that brought no new value, by reason."}, []string{"reason"}))
+	t.value = register(o.Registerer, prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "external_metrics_processed_value", ConstLabels: join,
+		Help: "Newest value of each series in use."}, series))
+	t.delay = register(o.Registerer, prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "external_metrics_delay_seconds", ConstLabels: join,
+		Help: "Age of the newest value's point when it was read."}, series))
+	t.updated = register(o.Registerer, prometheus.NewCounterVec(prometheus.CounterOpts{Name: "external_metrics_updated", ConstLabels: join,
+		Help: "Values read."}, series))
+	t.elapsed = register(o.Registerer, prometheus.NewHistogram(prometheus.HistogramOpts{Name: "external_metrics_retriever_elapsed",
+		Help: "Seconds that a polling cycle takes.", Buckets: []float64{0.5, 1, 5, 10, 20, 30, 60, 120, 300}}))
+	t.queries = register(o.Registerer, prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "kelpie_external_metrics_queries",
+		Help: "Distinct queries in use, by source."}, []string{"source"})).WithLabelValues(string(o.Name))
+	t.streaming = register(o.Registerer, prometheus.NewGauge(prometheus.GaugeOpts{Name: "kelpie_external_metrics_streaming",
+		Help: "1 while the source pushes values, 0 while it is polled."}))
+	if o.Second {
+		t.prefix = string(o.Name) + ":"
 	}
 	return t
 }
 
+// register returns c, or what another source has registered in its place. A nil
+// reg registers nothing.
+func register[C prometheus.Collector](reg prometheus.Registerer, c C) C {
+	if reg == nil {
+		return c
+	}
+	err := reg.Register(c)
+	var there prometheus.AlreadyRegisteredError
+	if errors.As(err, &there) {
+		return there.ExistingCollector.(C) // of the same name and labels, from the line that made c
+	}
+	if err != nil {
+		panic(err) // a name that means two things
+	}
+	return c
+}
+
 // show publishes a value under its series, which replaces the one in *shown.
 func (t *telemetry) show(shown *string, o outcome, now time.Time) {
+	o.series = t.prefix + o.series
 	if *shown != o.series {
 		t.forget(*shown)
 		*shown = o.series

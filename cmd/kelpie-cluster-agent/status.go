@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"kelpie.dev/kelpie/clusteragent"
+	"kelpie.dev/kelpie/clusteragent/source"
 	"kelpie.dev/kelpie/health"
 )
 
@@ -85,17 +86,8 @@ func printStatus(w io.Writer, s clusteragent.Status, now time.Time) error {
 	case !s.CertEnds.IsZero():
 		fmt.Fprintf(&b, "Certificate:   ends %s\n", s.CertEnds.UTC().Format(time.DateOnly))
 	}
-	how := "polled every %gs"
-	switch {
-	case s.Source.Streaming:
-		how = "values are pushed; otherwise polled every %gs"
-	case s.Source.StreamError != "":
-		how += ", as there is no value stream: " + strings.ReplaceAll(s.Source.StreamError, "%", "%%")
-	}
-	fmt.Fprintf(&b, "Source:        %s\n  queries:      %d, "+how+"\n  last success: %s\n",
-		s.Source.URL, s.Source.Queries, s.Source.Period, ago(s.Source.LastSuccess))
-	if s.Source.LastError != "" {
-		fmt.Fprintf(&b, "  last error:   %s: %s\n", ago(s.Source.LastErrorAt), s.Source.LastError)
+	for _, src := range append([]source.Status{s.Source}, s.OtherSources...) {
+		printSource(&b, src, ago)
 	}
 	fmt.Fprintf(&b, "\nMetrics: %d\n", len(s.Metrics))
 	tw := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
@@ -119,6 +111,32 @@ func printStatus(w io.Writer, s clusteragent.Status, now time.Time) error {
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// printSource writes the health of one source.
+func printSource(b *strings.Builder, s source.Status, ago func(time.Time) string) {
+	how := fmt.Sprintf("polled every %gs", s.Period)
+	switch {
+	case s.Streaming:
+		how = "values are pushed; otherwise " + how
+	case s.StreamError != "":
+		how += ", as there is no value stream: " + s.StreamError
+	}
+	name := s.URL
+	if s.Name != "" {
+		name = fmt.Sprintf("%s (%s)", s.URL, s.Name)
+	}
+	fmt.Fprintf(b, "Source:        %s\n  queries:      %d, %s\n  last success: %s\n", name, s.Queries, how, ago(s.LastSuccess))
+	for _, e := range s.Endpoints {
+		used := ""
+		if e.Used {
+			used = ", used now"
+		}
+		fmt.Fprintf(b, "  endpoint:     %s: %s%s; last success: %s, last failure: %s\n", e.URL, e.Status, used, ago(e.LastSuccess), ago(e.LastFailure))
+	}
+	if s.LastError != "" {
+		fmt.Fprintf(b, "  last error:   %s: %s\n", ago(s.LastErrorAt), s.LastError)
+	}
 }
 
 func yes(b bool) string {

@@ -93,12 +93,59 @@ of its ports share, is open to the outside of the cluster.
   value: {{ $provider.wpaController | quote }}
 - name: DD_EXTERNAL_METRICS_AGGREGATOR
   value: {{ $provider.aggregator | quote }}
+{{- include "kelpie.clusterAgent.sources.env" . }}
 - name: KELPIE_APISERVICE_SERVICE
   value: {{ include "kelpie.clusterAgent.name" . | quote }}
 - name: KELPIE_TLS_SECRET
   value: {{ include "kelpie.clusterAgent.tlsSecret" . | quote }}
 - name: KELPIE_KEY_SECRET_HINT
   value: {{ printf "%s/%s" .Release.Namespace (include "kelpie.appKeySecret" .) | quote }}
+{{- end }}
+{{- end -}}
+
+{{- /* Where values come from beside the query API of the other settings. */ -}}
+{{- define "kelpie.clusterAgent.sources.env" -}}
+{{- $provider := .Values.clusterAgent.metricsProvider -}}
+{{- with $provider.source }}
+- name: KELPIE_SOURCE
+  value: {{ . | quote }}
+{{- end }}
+{{- with $provider.datadog }}
+{{- $secret := .existingSecret -}}
+{{- if $secret }}
+{{- range $name, $key := dict "KELPIE_SOURCE_DATADOG_API_KEY" "api-key" "KELPIE_SOURCE_DATADOG_APP_KEY" "app-key" }}
+- name: {{ $name }}
+  valueFrom:
+    secretKeyRef:
+      name: {{ $secret }}
+      key: {{ $key }}
+{{- end }}
+- name: KELPIE_SOURCE_DATADOG_ENDPOINT
+  value: {{ default (printf "https://api.%s" (default "datadoghq.com" $.Values.datadog.site)) .endpoint | quote }}
+{{- end }}
+{{- end }}
+{{- with $provider.prometheus }}
+{{- if .url }}
+{{- $secret := .existingSecret }}
+- name: KELPIE_PROMETHEUS_URL
+  value: {{ .url | quote }}
+{{- range $name, $value := dict "KELPIE_PROMETHEUS_TENANT" .tenant "KELPIE_PROMETHEUS_CA_FILE" .caFile "KELPIE_PROMETHEUS_INTERVAL" .interval }}
+{{- with $value }}
+- name: {{ $name }}
+  value: {{ . | toString | quote }}
+{{- end }}
+{{- end }}
+{{- if $secret }}
+{{- range $name, $key := dict "KELPIE_PROMETHEUS_BEARER_TOKEN" "token" "KELPIE_PROMETHEUS_USERNAME" "username" "KELPIE_PROMETHEUS_PASSWORD" "password" }}
+- name: {{ $name }}
+  valueFrom:
+    secretKeyRef:
+      name: {{ $secret }}
+      key: {{ $key }}
+      optional: true
+{{- end }}
+{{- end }}
+{{- end }}
 {{- end }}
 {{- end -}}
 
