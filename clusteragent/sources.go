@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"kelpie.dev/kelpie/clusteragent/source"
@@ -20,6 +21,8 @@ import (
 type SourcesConfig struct {
 	Main source.Name // of queries that name none
 	APIs []APIConfig // the query APIs, Kelpie's and Datadog's, at most one of each
+
+	RateShare int // percent of what a query API's rate limit leaves that this replica may spend
 
 	Prometheus         source.PromQLOptions // no URL: not configured
 	PrometheusCA       string               // file; "" trusts the system's authorities
@@ -45,6 +48,7 @@ func (c *Config) sourcesConfig(r *env.Reader, site string) {
 			User: r.String("", "KELPIE_PROMETHEUS_USERNAME"), Password: r.String("", "KELPIE_PROMETHEUS_PASSWORD"),
 			PasswordFile: r.String("", "KELPIE_PROMETHEUS_PASSWORD_FILE"), Tenant: r.String("", "KELPIE_PROMETHEUS_TENANT"),
 		},
+		RateShare:          r.Int(90, "KELPIE_RATE_LIMIT_SHARE"),
 		PrometheusCA:       r.String("", "KELPIE_PROMETHEUS_CA_FILE"),
 		PrometheusInterval: r.Seconds(c.Interval, "KELPIE_PROMETHEUS_INTERVAL"),
 	}
@@ -139,6 +143,9 @@ func (s SourcesConfig) validate() error {
 			errs = append(errs, fmt.Errorf("KELPIE_PROMETHEUS_…: %w", err))
 		}
 	}
+	if s.RateShare < 1 || s.RateShare > 100 {
+		errs = append(errs, errors.New("KELPIE_RATE_LIMIT_SHARE must be a percentage from 1 to 100"))
+	}
 	if s.PrometheusInterval < time.Second {
 		errs = append(errs, errors.New("KELPIE_PROMETHEUS_INTERVAL must be at least one second"))
 	}
@@ -177,11 +184,17 @@ func (a *agent) pollerOptions(n source.Name) source.Options {
 
 func (a *agent) newAPI(api APIConfig) (*source.Poller, error) {
 	var endpoints []source.Endpoint
-	for _, e := range append([]APIConfig{api}, api.Fallbacks...) {
+	var limited atomic.Pointer[source.Poller] // hears of the first endpoint's rate limit
+	for i, e := range append([]APIConfig{api}, api.Fallbacks...) {
 		client, err := datadog.New(datadog.Options{
 			BaseURL: e.Endpoint, APIKey: e.APIKey, AppKey: e.AppKey,
 			UserAgent: "Datadog-Cluster-Agent", // compat: what Datadog's API and proxies know
 			Timeout:   a.cfg.Timeout,
+			OnRateLimit: func(l datadog.RateLimit) {
+				if p := limited.Load(); p != nil && i == 0 {
+					p.RateLimit(l)
+				}
+			},
 		})
 		if err != nil {
 			return nil, fmt.Errorf("query API of source %s: %w", api.Name, err)
@@ -189,6 +202,7 @@ func (a *agent) newAPI(api APIConfig) (*source.Poller, error) {
 		endpoints = append(endpoints, source.Endpoint{URL: client.BaseURL(), Querier: client})
 	}
 	o := a.pollerOptions(api.Name)
+	o.Share = float64(a.cfg.Sources.RateShare) / 100
 	o.Querier, o.SourceURL, o.KeysHint, o.BatchSize = endpoints[0].Querier, endpoints[0].URL, api.KeysHint, a.cfg.Batch
 	if len(endpoints) > 1 {
 		f, err := source.NewFailover(a.cfg.Timeout, a.proc.Log, endpoints...)
@@ -203,7 +217,9 @@ func (a *agent) newAPI(api APIConfig) (*source.Poller, error) {
 			o.Stream = source.OpenStream(api.Endpoint, api.APIKey, api.AppKey)
 		}
 	}
-	return source.New(o) // names itself
+	p, err := source.New(o)
+	limited.Store(p)
+	return p, err // names itself
 }
 
 func (a *agent) newPrometheus() (*source.Poller, error) {

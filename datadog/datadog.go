@@ -54,6 +54,33 @@ type Options struct {
 	UserAgent string        // empty means "kelpie"
 	Timeout   time.Duration // of a whole request; 0 means 10 s
 	HTTP      *http.Client  // nil means a client of its own that honours proxy settings
+
+	// OnRateLimit is told what each answer to Query says of its rate limit. It may
+	// be called concurrently. Nil means that nobody cares.
+	OnRateLimit func(RateLimit)
+}
+
+// RateLimit is what an answer's headers say: how many requests a period allows,
+// how many are left, and when the next period begins.
+type RateLimit struct {
+	Limit, Remaining int
+	Period, Reset    time.Duration
+}
+
+// rateLimit reads the headers; ok is false when they are missing or make no sense.
+func rateLimit(h http.Header) (l RateLimit, ok bool) {
+	var n [4]int
+	for i, name := range [...]string{"Limit", "Remaining", "Period", "Reset"} {
+		v, err := strconv.Atoi(h.Get("X-RateLimit-" + name))
+		if err != nil || v < 0 || v > 1<<31-1 {
+			return RateLimit{}, false
+		}
+		n[i] = v
+	}
+	if n[0] == 0 || n[2] == 0 {
+		return RateLimit{}, false
+	}
+	return RateLimit{Limit: n[0], Remaining: min(n[1], n[0]), Period: time.Duration(n[2]) * time.Second, Reset: time.Duration(min(n[3], n[2])) * time.Second}, true
 }
 
 // Client asks one Datadog-compatible API. It is safe for concurrent use.
@@ -132,7 +159,7 @@ func (e *APIError) Error() string {
 func (c *Client) Query(ctx context.Context, queries []string, from, to time.Time) (*payload.QueryResponse, error) {
 	v := url.Values{"query": {strings.Join(queries, ",")}, "from": {unix(from)}, "to": {unix(to)}}
 	var out payload.QueryResponse
-	if err := c.get(ctx, "/api/v1/query", v, &out); err != nil {
+	if err := c.get(ctx, queryPath, v, &out); err != nil {
 		return nil, fmt.Errorf("query %s: %w", c.shown, err)
 	}
 	if out.Status == "error" {
@@ -140,6 +167,8 @@ func (c *Client) Query(ctx context.Context, queries []string, from, to time.Time
 	}
 	return &out, nil
 }
+
+const queryPath = "/api/v1/query"
 
 // Validate checks the API key. A refused key is an *APIError with Status 403.
 func (c *Client) Validate(ctx context.Context) error {
@@ -201,6 +230,9 @@ func (c *Client) get(ctx context.Context, path string, params url.Values, into a
 		return err
 	}
 	defer func() { _ = resp.Body.Close() }()
+	if l, ok := rateLimit(resp.Header); ok && path == queryPath && c.opts.OnRateLimit != nil {
+		c.opts.OnRateLimit(l)
+	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
 	if err != nil {
 		return fmt.Errorf("read answer: %w", err)

@@ -192,3 +192,22 @@ func TestMessagesHideThePasswordOfTheURL(t *testing.T) {
 		t.Errorf("base URL is shown as %s", c.BaseURL())
 	}
 }
+
+func TestRateLimitOfHeaders(t *testing.T) {
+	for text, want := range map[string]RateLimit{
+		"1600 1599 3600 42":   {1600, 1599, time.Hour, 42 * time.Second},
+		"1600 1700 3600 9999": {1600, 1600, time.Hour, time.Hour},
+		"1600 -1 3600 42":     {},
+		"0 0 3600 42":         {},
+		"1600 x 3600 42":      {},
+		"1600 1599 0 0":       {},
+	} {
+		h := http.Header{}
+		for i, v := range strings.Fields(text) {
+			h.Set("X-RateLimit-"+[]string{"Limit", "Remaining", "Period", "Reset"}[i], v)
+		}
+		if got, ok := rateLimit(h); got != want || ok != (want != RateLimit{}) {
+			t.Errorf("%s: %+v, %v; want %+v", text, got, ok, want)
+		}
+	}
+}

@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
+	"kelpie.dev/kelpie/datadog"
 	"kelpie.dev/kelpie/metric/payload"
 )
 
@@ -50,6 +51,7 @@ type Options struct {
 	Timeout    time.Duration         // of one request; 0 means 10 s
 	BatchSize  int                   // queries a request; 0 means, and at most, 35
 	Parallel   int                   // requests at once; 0 means 10
+	Share      float64               // of what the rate limit leaves that may be spent; 0 means 0.9
 	Registerer prometheus.Registerer // nil registers nowhere
 	Log        *slog.Logger          // nil discards
 }
@@ -62,6 +64,7 @@ type Poller struct {
 	fresh   chan struct{} // holds a token when a query without attempt may exist
 	used    chan struct{} // holds a token when the queries in use have changed
 	overdue atomic.Bool   // all queries are to be polled now
+	budget  budget
 
 	mu          sync.RWMutex // guards what follows
 	queries     map[Key]*state
@@ -70,6 +73,8 @@ type Poller struct {
 	notify      func(owner string)
 	pausedUntil time.Time
 	status      Status
+	size        int // queries a request, at most
+	calm        int // cycles without a timeout, while that is fewer than asked for
 }
 
 // state is all that is known of one query.
@@ -120,6 +125,7 @@ func New(o Options) (*Poller, error) {
 	if o.BatchSize <= 0 || o.BatchSize > maxBatchQueries {
 		o.BatchSize = maxBatchQueries
 	}
+	o.Share = cmp.Or(o.Share, 0.9)
 	if o.Check == nil {
 		o.Check = Shape
 	}
@@ -130,7 +136,7 @@ func New(o Options) (*Poller, error) {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	return &Poller{
-		opts: o, tel: newTelemetry(o), fresh: make(chan struct{}, 1), used: make(chan struct{}, 1),
+		opts: o, tel: newTelemetry(o), size: o.BatchSize, budget: budget{share: o.Share}, fresh: make(chan struct{}, 1), used: make(chan struct{}, 1),
 		queries: map[Key]*state{}, texts: map[string][]Key{}, owners: map[string][]Key{}, notify: func(string) {},
 		status: Status{Name: o.Name, URL: o.SourceURL, Period: o.Period.Seconds()},
 	}, nil
@@ -251,7 +257,7 @@ func (p *Poller) Run(ctx context.Context) error {
 			case <-tick.C:
 				streaming := p.streaming()
 				start := time.Now()
-				p.poll(ctx, func(s *state) bool { return !streaming || s.polled })
+				p.cycle(ctx, func(s *state) bool { return !streaming || s.polled })
 				p.tel.elapsed.Observe(time.Since(start).Seconds())
 			}
 		}
@@ -284,14 +290,33 @@ func (p *Poller) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
+// RateLimit takes what an answer said of the source's rate limit.
+func (p *Poller) RateLimit(l datadog.RateLimit) {
+	p.budget.observe(l, time.Now(), p.opts.Period)
+	p.tel.rate(l, p.budget.least())
+}
+
+// cycle polls what is due and wanted, as far as the source's rate limit lets it.
+func (p *Poller) cycle(ctx context.Context, want func(*state) bool) {
+	now := time.Now()
+	clean, suspect := p.due(now, want)
+	clean, suspect = p.afford(clean, suspect, now)
+	p.send(ctx, clean, suspect)
+}
+
 // poll asks for every query that is due and wanted, and waits for the answers.
 func (p *Poller) poll(ctx context.Context, want func(*state) bool) {
 	clean, suspect := p.due(time.Now(), want)
+	p.send(ctx, clean, suspect)
+}
+
+// send asks for queries, and waits for the answers.
+func (p *Poller) send(ctx context.Context, clean, suspect []Key) {
 	var mu sync.Mutex
 	var rest []starved
 	g := errgroup.Group{}
 	g.SetLimit(p.opts.Parallel)
-	for _, b := range batches(clean, p.opts.BatchSize) {
+	for _, b := range batches(clean, p.chunk()) {
 		g.Go(func() error {
 			left := p.ask(ctx, b)
 			mu.Lock()
@@ -307,6 +332,8 @@ func (p *Poller) poll(ctx context.Context, want func(*state) bool) {
 	_ = g.Wait() // its functions return nil; what they meet is recorded per query
 	if len(rest) > 0 {
 		p.relieve(ctx, rest)
+	} else {
+		p.inTime()
 	}
 }
 

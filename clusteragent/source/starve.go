@@ -44,6 +44,9 @@ func (p *Poller) relieve(ctx context.Context, rest []starved) {
 		g.Go(func() error { r.ask(ctx, s); return nil })
 	}
 	_ = g.Wait() // its functions return nil
+	if r.answered > 0 && len(r.failed) == 0 && !r.stopped {
+		p.tooSlow()
+	}
 	for _, s := range r.failed {
 		if r.answered > 0 {
 			s.fault.blames = true

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"kelpie.dev/kelpie/datadog"
 )
 
 // telemetry holds the source's own metrics. The names without prefix are those
@@ -19,6 +21,8 @@ type telemetry struct {
 	elapsed   prometheus.Histogram   // of a cycle
 	queries   prometheus.Gauge       // in use
 	prefix    string                 // of a series' name
+	stretched prometheus.Gauge       // queries that the last cycle had no budget for
+	limits    [5]prometheus.Gauge    // limit, remaining, period, reset, least remaining
 	streaming prometheus.Gauge       // 1 while values are pushed
 }
 
@@ -48,6 +52,18 @@ func newTelemetry(o Options) *telemetry {
 		Help: "Distinct queries in use, by source."}, []string{"source"})).WithLabelValues(string(o.Name))
 	t.streaming = register(o.Registerer, prometheus.NewGauge(prometheus.GaugeOpts{Name: "kelpie_external_metrics_streaming",
 		Help: "1 while the source pushes values, 0 while it is polled."}))
+	t.stretched = register(o.Registerer, prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "kelpie_external_metrics_stretched_queries",
+		Help: "Queries that the last cycle left to a later one, as the source's rate limit allows no more requests."}, []string{"source"})).WithLabelValues(string(o.Name))
+	for i, g := range []struct{ name, help string }{
+		{"limit", "Requests that a period allows."}, {"remaining", "Requests left in this period."}, {"period", "Seconds of a period."},
+		{"reset", "Seconds until the next period."}, {"remaining_min", "Least requests left of late."},
+	} {
+		vec := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "rate_limit_queries_" + g.name, ConstLabels: join, Help: g.help}, []string{"endpoint"})
+		if !o.Second && o.PromQL == nil {
+			vec = register(o.Registerer, vec) // upstream has one source
+		}
+		t.limits[i] = vec.WithLabelValues("/api/v1/query")
+	}
 	if o.Second {
 		t.prefix = string(o.Name) + ":"
 	}
@@ -81,6 +97,13 @@ func (t *telemetry) show(shown *string, o outcome, now time.Time) {
 	t.value.WithLabelValues(o.series).Set(o.value)
 	t.delay.WithLabelValues(o.series).Set(now.Sub(o.at).Seconds())
 	t.updated.WithLabelValues(o.series).Inc()
+}
+
+// rate publishes a rate limit.
+func (t *telemetry) rate(l datadog.RateLimit, least int) {
+	for i, v := range [...]float64{float64(l.Limit), float64(l.Remaining), l.Period.Seconds(), l.Reset.Seconds(), float64(least)} {
+		t.limits[i].Set(v)
+	}
 }
 
 // forget drops a series that is no longer read, so that cardinality follows use.
