@@ -148,6 +148,35 @@ func TestWatermarkPodAutoscalersAreReadWhenAsked(t *testing.T) {
 	}
 }
 
+// The front door of KEDA's server: where it is, whom to trust, and the right to ask.
+func TestKEDA(t *testing.T) {
+	t.Parallel()
+	const set = "clusterAgent.metricsProvider.keda."
+	for _, on := range []bool{false, true} {
+		all := render(t, "--values", inline, "--set", fmt.Sprintf("%senabled=%v,%scaConfigMap=keda-ca,%snamespace=scalers", set, on, set, set))
+		may := slices.ContainsFunc(into[rbacv1.ClusterRole](t, all.one(t, "ClusterRole", "datadog-cluster-agent")).Rules, func(r rbacv1.PolicyRule) bool {
+			return slices.Contains(r.APIGroups, "external.metrics.k8s.io") && slices.Equal(r.Verbs, []string{"get", "list"})
+		})
+		pod := into[appsv1.Deployment](t, all.one(t, "Deployment", "datadog-cluster-agent")).Spec.Template.Spec
+		mounted := slices.ContainsFunc(pod.Volumes, func(v corev1.Volume) bool { return v.ConfigMap != nil && v.ConfigMap.Name == "keda-ca" }) &&
+			slices.ContainsFunc(pod.Containers[0].VolumeMounts, func(m corev1.VolumeMount) bool { return m.MountPath == "/etc/kelpie/keda" && m.ReadOnly })
+		if may != on || mounted != on {
+			t.Errorf("keda.enabled %v: may ask: %v; has the authority: %v", on, may, mounted)
+		}
+		want := ""
+		if on {
+			want = "https://keda-operator-metrics-apiserver.scalers.svc:443"
+		}
+		if got := all.env(t, "Deployment", "datadog-cluster-agent")["KELPIE_KEDA_URL"]; got != want {
+			t.Errorf("keda.enabled %v: KELPIE_KEDA_URL is %q, want %q", on, got, want)
+		}
+	}
+	off := render(t, "--set", set+"enabled=true,"+set+"caConfigMap=keda-ca,clusterAgent.metricsProvider.enabled=false")
+	if got, ok := off.env(t, "Deployment", "datadog-cluster-agent")["KELPIE_KEDA_URL"]; ok {
+		t.Errorf("without external metrics there is nothing to pass on, but KELPIE_KEDA_URL is %q", got)
+	}
+}
+
 // An upgrade finds the token in the cluster and keeps it.
 func TestTokenSurvivesAnUpgrade(t *testing.T) {
 	if os.Getenv("KUBEBUILDER_ASSETS") == "" {

@@ -58,8 +58,9 @@ type agent struct {
 	objects *datadogmetric.Reconciler // nil without CRD mode
 	keeper  *externalmetrics.Keeper
 	events  *events
-	wpas    *watermarks          // nil unless WatermarkPodAutoscalers are read
-	indexed cache.InformerSynced // the index has seen all autoscalers of the first list
+	keda    *externalmetrics.KEDA // nil without KEDA beside us
+	wpas    *watermarks           // nil unless WatermarkPodAutoscalers are read
+	indexed cache.InformerSynced  // the index has seen all autoscalers of the first list
 	serving atomic.Bool
 
 	state    *state.Collector // nil when Kubernetes state metrics are switched off
@@ -118,7 +119,7 @@ func (a *agent) build() error {
 		parts = append(parts, a.newAutoscalers)
 	}
 	if a.cfg.Enabled {
-		parts = append(parts, a.newSource, a.newIndex, a.newObjects, a.newKeeper)
+		parts = append(parts, a.newSource, a.newIndex, a.newObjects, a.newKeeper, a.newKEDA)
 	}
 	if a.cfg.State.Enabled {
 		parts = append(parts, a.newState)
@@ -205,6 +206,17 @@ func (a *agent) newKeeper() error {
 	a.keeper, err = externalmetrics.NewKeeper(externalmetrics.KeeperOptions{
 		Client: client, Namespace: a.cfg.Namespace, Secret: a.cfg.TLSSecret, Service: a.cfg.Service,
 		Tell: a.events.warn, Registerer: a.reg, Log: a.proc.Log,
+	})
+	return err // names itself
+}
+
+func (a *agent) newKEDA() error {
+	if a.cfg.KEDA.URL == "" {
+		return nil
+	}
+	var err error
+	a.keda, err = externalmetrics.NewKEDA(externalmetrics.KEDAOptions{
+		Config: a.rest, URL: a.cfg.KEDA.URL, CAFile: a.cfg.KEDA.CAFile, Timeout: a.cfg.KEDA.Timeout, Registerer: a.reg, Log: a.proc.Log,
 	})
 	return err // names itself
 }

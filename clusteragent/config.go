@@ -51,6 +51,7 @@ type Config struct {
 	ClusterName     string          // for %%tag_kube_cluster_name%%
 	TemplateEnv     []string        // variables that queries may read
 
+	KEDA      KEDAConfig
 	State     StateConfig
 	AuthToken string // that node agents bear to ask for metadata; "" serves none
 	AgentPort int    // for them
@@ -82,6 +83,32 @@ type StateConfig struct {
 	APIKey  string        // of the intake
 	Period  time.Duration // between two samples
 	Tags    metric.Tags   // on every series
+}
+
+// KEDAConfig is about KEDA's metrics server, for which we are the front door.
+type KEDAConfig struct {
+	URL     string // https://service.namespace.svc; "" without KEDA
+	CAFile  string // PEM, of who signed its certificate
+	Timeout time.Duration
+}
+
+// check returns what is wrong; own is the host name of our own Service.
+func (c KEDAConfig) check(own string) error {
+	if c.URL == "" {
+		return nil
+	}
+	u, err := url.Parse(c.URL)
+	switch {
+	case err != nil || u.Scheme != "https" || u.Host == "" || strings.Trim(u.Path, "/") != "" || u.User != nil || u.RawQuery != "":
+		return errors.New("KELPIE_KEDA_URL must be https://host[:port]: the Service of KEDA's metrics server")
+	case u.Hostname() == own || strings.HasPrefix(u.Hostname(), own+"."):
+		return fmt.Errorf("KELPIE_KEDA_URL names the cluster agent's own Service %s: requests would go round in circles", own)
+	case c.CAFile == "":
+		return errors.New("KELPIE_KEDA_URL needs KELPIE_KEDA_CA_FILE: the authority that signed the certificate of KEDA's metrics server")
+	case c.Timeout <= 0:
+		return errors.New("KELPIE_KEDA_TIMEOUT must be positive")
+	}
+	return nil
 }
 
 // intakeRelease is the release of Datadog's agent whose payloads are sent: the
@@ -125,6 +152,10 @@ func FromEnv(lookup func(string) (string, bool)) (Config, error) {
 		Workers:        r.Int(2, emp+"NUM_WORKERS"),
 		ClusterName:    r.String("", "DD_CLUSTER_NAME"),
 		TemplateEnv:    r.List("KELPIE_ALLOWED_TEMPLATE_ENV"),
+
+		KEDA: KEDAConfig{
+			URL: r.String("", "KELPIE_KEDA_URL"), CAFile: r.String("", "KELPIE_KEDA_CA_FILE"), Timeout: r.Seconds(5*time.Second, "KELPIE_KEDA_TIMEOUT"),
+		},
 
 		State:     stateConfig(r),
 		AuthToken: r.String("", "DD_CLUSTER_AGENT_AUTH_TOKEN"),
@@ -239,6 +270,9 @@ func (c *Config) validate() error {
 	if c.Enabled && c.Sources.Main != source.Prometheus {
 		check(c.APIKey != "", "no API key: set DD_API_KEY (Helm: datadog.apiKeyExistingSecret, key api-key)")
 		check(c.AppKey != "", "no application key: set DD_APP_KEY (Helm: datadog.appKeyExistingSecret, key app-key); queries need one")
+	}
+	if err := c.KEDA.check(c.Service + "." + c.Namespace); err != nil {
+		errs = append(errs, err)
 	}
 	if c.State.Enabled {
 		check(c.State.APIKey != "", "no API key: set DD_API_KEY (Helm: datadog.apiKeyExistingSecret, key api-key), or DD_KUBE_STATE_METRICS_CORE_ENABLED=false")

@@ -90,6 +90,30 @@ func TestConfigOfState(t *testing.T) {
 	}
 }
 
+func TestConfigOfKEDA(t *testing.T) {
+	for _, c := range []struct{ url, ca, timeout, wrong string }{
+		{"", "", "", ""},
+		{"https://keda-operator-metrics-apiserver.keda.svc", "/ca", "", ""},
+		{"https://10.0.0.1:6443/", "/ca", "2", ""},
+		{"https://keda.keda.svc", "", "", "KELPIE_KEDA_CA_FILE"},
+		{"http://keda.keda.svc", "/ca", "", "must be https://"},
+		{"https://user:secret@keda.keda.svc", "/ca", "", "must be https://"},
+		{"https://keda.keda.svc/apis", "/ca", "", "must be https://"},
+		{"keda", "/ca", "", "must be https://"},
+		{"https://datadog-cluster-agent.datadog.svc:8443", "/ca", "", "round in circles"},
+		{"https://keda.keda.svc", "/ca", "0", "KELPIE_KEDA_TIMEOUT"},
+	} {
+		env := map[string]string{"DD_POD_NAME": "p", "DD_POD_NAMESPACE": "datadog", "KELPIE_KEDA_URL": c.url, "KELPIE_KEDA_CA_FILE": c.ca}
+		if c.timeout != "" {
+			env["KELPIE_KEDA_TIMEOUT"] = c.timeout
+		}
+		_, err := fromMap(env)
+		if (err == nil) != (c.wrong == "") || err != nil && (!strings.Contains(err.Error(), c.wrong) || strings.Contains(err.Error(), "secret")) {
+			t.Errorf("%q, CA %q, timeout %q: %v, want %q in it", c.url, c.ca, c.timeout, err, c.wrong)
+		}
+	}
+}
+
 func TestConfigSaysEverythingThatIsWrong(t *testing.T) {
 	_, err := fromMap(map[string]string{"DD_POD_NAME": "p", "DD_EXTERNAL_METRICS_PROVIDER_ENABLED": "true", "DD_EXTERNAL_METRICS_PROVIDER_PORT": "secret-thing",
 		"DD_EXTERNAL_METRICS_PROVIDER_AUTOSCALER_AUTOGEN_LABEL_SELECTOR": "=", "DD_EXTERNAL_METRICS_AGGREGATOR": "p99"})

@@ -28,6 +28,7 @@ func (a *agent) serve(ctx context.Context) error {
 	if a.objects != nil {
 		p.Objects = a.objects
 	}
+	p.KEDA = a.keda
 	p.Instrument(a.reg, a.proc.Log)
 	server, err := externalmetrics.NewServer(externalmetrics.ServerOptions{
 		Config: a.rest, Kubeconfig: a.cfg.Kubeconfig, Port: a.cfg.Port, Listener: a.proc.Listener, Provider: p, Certificate: a.keeper,

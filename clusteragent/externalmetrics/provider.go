@@ -15,6 +15,7 @@ import (
 	"log/slog"
 	"math"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -59,7 +60,8 @@ type Provider struct {
 	Values  Values
 	Objects Objects // nil without CRD mode
 	Rules   source.Rules
-	Autogen bool // plain metric names are served in CRD mode too
+	Autogen bool  // plain metric names are served in CRD mode too
+	KEDA    *KEDA // serves KEDA's own metrics; nil for nobody
 
 	requests *prometheus.CounterVec
 	elapsed  *prometheus.HistogramVec
@@ -86,6 +88,9 @@ func (p *Provider) Instrument(reg prometheus.Registerer, log *slog.Logger) {
 
 // GetExternalMetric returns exactly one value, or an error a person can act on.
 func (p *Provider) GetExternalMetric(ctx context.Context, namespace string, sel labels.Selector, info provider.ExternalMetricInfo) (*external_metrics.ExternalMetricValueList, error) {
+	if p.KEDA != nil && isKEDA(sel) {
+		return p.KEDA.Get(ctx, namespace, info.Metric, sel) // counted there
+	}
 	start := time.Now()
 	item, err := p.item(ctx, namespace, info.Metric, sel)
 	inError := fmt.Sprint(err != nil)
@@ -130,6 +135,10 @@ func (p *Provider) item(ctx context.Context, namespace, metric string, sel label
 func (p *Provider) find(namespace, metric string, sel labels.Selector) (datadogmetric.Metric, error) {
 	if reference.IsObject(metric) {
 		return p.object(namespace, metric)
+	}
+	if p.KEDA == nil && isKEDA(sel) {
+		return datadogmetric.Metric{}, notFound("metric %q is KEDA's (label %s), and KEDA's metrics server is not configured here: "+
+			"set clusterAgent.metricsProvider.keda.enabled to true (KELPIE_KEDA_URL)", metric, kedaLabel)
 	}
 	if p.Objects != nil && !p.Autogen {
 		return datadogmetric.Metric{}, notFound("metric %q is a plain name and those are switched off (DD_EXTERNAL_METRICS_PROVIDER_ENABLE_DATADOGMETRIC_AUTOGEN): "+
@@ -189,15 +198,21 @@ func (p *Provider) object(namespace, metric string) (datadogmetric.Metric, error
 	return m, nil
 }
 
-// ListAllExternalMetrics lists the metrics in use, for discovery.
+// ListAllExternalMetrics lists the metrics in use, for discovery: ours and KEDA's.
 func (p *Provider) ListAllExternalMetrics() []provider.ExternalMetricInfo {
-	names := p.Index.Names()
-	if len(names) == 0 {
-		return []provider.ExternalMetricInfo{{Metric: placeholder}}
+	var out []provider.ExternalMetricInfo
+	for _, n := range p.Index.Names() {
+		out = append(out, provider.ExternalMetricInfo{Metric: n})
 	}
-	out := make([]provider.ExternalMetricInfo, len(names))
-	for i, n := range names {
-		out[i].Metric = n
+	if p.KEDA != nil {
+		for _, m := range p.KEDA.List() {
+			if !slices.Contains(out, m) {
+				out = append(out, m)
+			}
+		}
+	}
+	if len(out) == 0 {
+		return []provider.ExternalMetricInfo{{Metric: placeholder}}
 	}
 	return out
 }

@@ -30,6 +30,13 @@ of its ports share, is open to the outside of the cluster.
 {{- end -}}
 {{- end -}}
 
+{{- /* Whether the cluster agent is the front door of KEDA's metrics server. */ -}}
+{{- define "kelpie.clusterAgent.keda" -}}
+{{- with .Values.clusterAgent.metricsProvider -}}
+{{- if and .enabled .keda.enabled -}}true{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{- define "kelpie.clusterAgent.rbac" -}}
 {{- if and .Values.clusterAgent.enabled .Values.rbac.create .Values.clusterAgent.rbac.create -}}true{{- end -}}
 {{- end -}}
@@ -100,6 +107,12 @@ of its ports share, is open to the outside of the cluster.
   value: {{ include "kelpie.clusterAgent.tlsSecret" . | quote }}
 - name: KELPIE_KEY_SECRET_HINT
   value: {{ printf "%s/%s" .Release.Namespace (include "kelpie.appKeySecret" .) | quote }}
+{{- if include "kelpie.clusterAgent.keda" . }}
+- name: KELPIE_KEDA_URL
+  value: {{ printf "https://%s.%s.svc:%v" $provider.keda.service $provider.keda.namespace $provider.keda.port | quote }}
+- name: KELPIE_KEDA_CA_FILE
+  value: /etc/kelpie/keda/ca.crt
+{{- end }}
 {{- end }}
 {{- end -}}
 
