@@ -97,6 +97,7 @@ func TestSchemaRefuses(t *testing.T) {
 		{"datadog.dogstatsd.port=99999", "datadog/dogstatsd/port"},
 		{"datadog.dogstatsd.tagCardinality=huge", "datadog/dogstatsd/tagCardinality"},
 		{"clusterAgent.metricsProvider.aggregator=median", "clusterAgent/metricsProvider/aggregator"},
+		{"clusterAgent.policy.mode=shut", "clusterAgent/policy/mode"},
 		{"backend.enabled=sometimes", "backend/enabled"},
 		{"targetSystem=windows", "targetSystem"},
 	}

@@ -93,6 +93,12 @@ of its ports share, is open to the outside of the cluster.
   value: {{ $provider.wpaController | quote }}
 - name: DD_EXTERNAL_METRICS_AGGREGATOR
   value: {{ $provider.aggregator | quote }}
+{{- with .Values.clusterAgent.policy }}
+{{- if or .namespaces (eq (default "open" .mode) "namespaced") }}
+- name: KELPIE_POLICY
+  value: {{ toJson . | quote }}
+{{- end }}
+{{- end }}
 - name: KELPIE_APISERVICE_SERVICE
   value: {{ include "kelpie.clusterAgent.name" . | quote }}
 - name: KELPIE_TLS_SECRET
