@@ -76,6 +76,9 @@ func Run(ctx context.Context, cfg Config, proc Process) error {
 		Addr: ":" + strconv.Itoa(cfg.HealthPort), Role: "cluster-agent", Version: proc.Version, Registry: a.reg,
 		Ready: a.ready, Status: a.status, Log: proc.Log,
 	})
+	for _, s := range cfg.Unneeded {
+		proc.Log.Info("setting has no effect here", "setting", s.name, "why", s.why)
+	}
 	if !cfg.Enabled {
 		proc.Log.Warn("external metrics are switched off", "setting", emp+"ENABLED")
 	}

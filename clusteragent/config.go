@@ -72,6 +72,8 @@ type Config struct {
 	ReleaseLease  bool          // give the lease up on shutdown
 
 	LogLevel string // debug, info, warn or error
+
+	Unneeded []superfluous // settings that have no effect, and are set
 }
 
 // StateConfig is about the metrics of Kubernetes' objects.
@@ -148,6 +150,7 @@ func FromEnv(lookup func(string) (string, bool)) (Config, error) {
 	if hint := r.String("", "KELPIE_KEY_SECRET_HINT"); hint != "" {
 		c.KeysHint = "the keys api-key and app-key in Secret " + hint
 	}
+	c.Unneeded = unneeded(r)
 	c.complete(site)
 	err := errors.Join(r.Err(), c.selector(r), c.flags(r), c.validate())
 	return c, err
