@@ -131,6 +131,20 @@ func TestRightsFollowTheParts(t *testing.T) {
 	}
 }
 
+func TestPolicyReachesTheClusterAgent(t *testing.T) {
+	t.Parallel()
+	const name = "KELPIE_POLICY"
+	if got, set := render(t, "--values", inline).env(t, "Deployment", "datadog-cluster-agent")[name]; set {
+		t.Errorf("without a policy %s is %q", name, got)
+	}
+	all := render(t, "--values", inline, "--set", "clusterAgent.policy.mode=namespaced,clusterAgent.policy.namespaces[0].match=team-*,"+
+		"clusterAgent.policy.namespaces[0].scope[0]=kube_namespace:%%namespace%%,clusterAgent.policy.namespaces[0].metrics=50")
+	const want = `{"mode":"namespaced","namespaces":[{"match":"team-*","metrics":50,"scope":["kube_namespace:%%namespace%%"]}]}`
+	if got := all.env(t, "Deployment", "datadog-cluster-agent")[name]; got != want {
+		t.Errorf("%s is %s, want %s", name, got, want)
+	}
+}
+
 func TestWatermarkPodAutoscalersAreReadWhenAsked(t *testing.T) {
 	t.Parallel()
 	for _, on := range []bool{false, true} {

@@ -117,7 +117,7 @@ func (s *status) printMetrics(b *strings.Builder) {
 		}
 		fmt.Fprintf(b, "\n%s: %s\n", m.Name, m.Error)
 		if len(m.References) > 0 {
-			fmt.Fprintf(b, "  find the mend: %s\n", hint(m.References[0]))
+			b.WriteString(hint(m.References))
 		}
 	}
 }
@@ -129,15 +129,19 @@ func yes(v bool) string {
 	return "no"
 }
 
-// hint turns a reference into what tells more of it. doctor follows HPAs only.
-func hint(ref string) string {
-	kind, of, ok := strings.Cut(ref, ":")
-	if !ok {
-		kind, of = "hpa", ref
+// hint says how to find the mend for one of the autoscalers that refer to a
+// metric: doctor walks the chain of an HPA, and knows nothing of others.
+func hint(references []string) string {
+	for _, ref := range references {
+		if ns, name, ok := strings.Cut(strings.TrimPrefix(ref, "hpa:"), "/"); ok && !strings.Contains(ns, ":") {
+			return fmt.Sprintf("  find the mend: kelpie doctor hpa/%s -n %s\n", name, ns)
+		}
 	}
-	ns, name, _ := strings.Cut(of, "/")
-	if kind == "wpa" {
-		return "kubectl describe wpa " + name + " -n " + ns
+	for _, ref := range references {
+		if id, ok := strings.CutPrefix(ref, "wpa:"); ok {
+			ns, name, _ := strings.Cut(id, "/")
+			return fmt.Sprintf("  find the mend: kubectl describe watermarkpodautoscaler/%s -n %s\n", name, ns)
+		}
 	}
-	return "kelpie doctor hpa/" + name + " -n " + ns
+	return ""
 }

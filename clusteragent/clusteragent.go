@@ -76,6 +76,9 @@ func Run(ctx context.Context, cfg Config, proc Process) error {
 		Addr: ":" + strconv.Itoa(cfg.HealthPort), Role: "cluster-agent", Version: proc.Version, Registry: a.reg,
 		Ready: a.ready, Status: a.status, Log: proc.Log,
 	})
+	for _, s := range cfg.Unneeded {
+		proc.Log.Info("setting has no effect here", "setting", s.name, "why", s.why)
+	}
 	if !cfg.Enabled {
 		proc.Log.Warn("external metrics are switched off", "setting", emp+"ENABLED")
 	}
@@ -158,7 +161,7 @@ func (a *agent) connect() error {
 func (a *agent) newIndex() error {
 	a.index = reference.NewIndex(reference.Options{
 		Builder: reference.Builder{Aggregator: a.cfg.Aggregator, Rollup: a.cfg.Rules.Rollup},
-		Autogen: a.cfg.AutogenSelector, Namespace: a.cfg.Namespace, OwnNamespace: !a.cfg.CrossNamespace,
+		Autogen: a.cfg.AutogenSelector, Namespace: a.cfg.Namespace, OwnNamespace: a.cfg.Policy.Apart(), Judge: a.judgePlain,
 	}, a.referencesChanged)
 	a.events = newEvents(a.kube, a.leader.isLeader, a.reg, a.proc.Log)
 	a.leader.gained = a.tookOver
@@ -181,7 +184,8 @@ func (a *agent) newObjects() error {
 	a.objects, err = datadogmetric.New(datadogmetric.Options{
 		Client: client, Source: a.source, References: a.index, IsLeader: a.leader.isLeader, Complete: a.referencesComplete, Rules: a.cfg.Rules,
 		Templates: datadogmetric.Templates{ClusterName: a.cfg.ClusterName, Env: a.cfg.templateEnv},
-		Autogen:   a.cfg.Autogen, Namespace: a.cfg.Namespace, Expiry: a.cfg.AutogenExpiry, Workers: a.cfg.Workers, Registerer: a.reg, Log: a.proc.Log,
+		Policy:    a.cfg.Policy, Refused: a.refused,
+		Autogen: a.cfg.Autogen, Namespace: a.cfg.Namespace, Expiry: a.cfg.AutogenExpiry, Workers: a.cfg.Workers, Registerer: a.reg, Log: a.proc.Log,
 	})
 	if err != nil {
 		return err // names itself

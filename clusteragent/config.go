@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 
 	"kelpie.dev/kelpie/clusteragent/metadata"
+	"kelpie.dev/kelpie/clusteragent/policy"
 	"kelpie.dev/kelpie/clusteragent/source"
 	"kelpie.dev/kelpie/clusteragent/state"
 	"kelpie.dev/kelpie/datadog"
@@ -45,7 +46,7 @@ type Config struct {
 	Autogen         bool            // plain metric names are served, and get objects in CRD mode
 	AutogenSelector labels.Selector // whose plain metric names; by the autoscaler's labels
 	AutogenExpiry   time.Duration   // life of a generated object after its last use
-	CrossNamespace  bool            // autoscalers may refer to other namespaces' metrics
+	Policy          *policy.Policy  // what namespaces may read
 	Watermarks      bool            // WatermarkPodAutoscalers are read too
 	Workers         int             // reconciling objects
 	ClusterName     string          // for %%tag_kube_cluster_name%%
@@ -74,6 +75,8 @@ type Config struct {
 	ReleaseLease  bool          // give the lease up on shutdown
 
 	LogLevel string // debug, info, warn or error
+
+	Unneeded []superfluous // settings that have no effect, and are set
 }
 
 // StateConfig is about the metrics of Kubernetes' objects.
@@ -143,15 +146,15 @@ func FromEnv(lookup func(string) (string, bool)) (Config, error) {
 			Rollup:        r.Seconds(30*time.Second, emp+"ROLLUP"),
 		},
 
-		Aggregator:     r.String("avg", "DD_EXTERNAL_METRICS_AGGREGATOR"),
-		CRD:            r.Bool(false, emp+"USE_DATADOGMETRIC_CRD"),
-		Autogen:        r.Bool(true, emp+"ENABLE_DATADOGMETRIC_AUTOGEN"),
-		AutogenExpiry:  r.Seconds(3*time.Hour, "KELPIE_AUTOGEN_EXPIRY"),
-		CrossNamespace: r.Bool(true, "KELPIE_CROSS_NAMESPACE_METRICS"),
-		Watermarks:     r.Bool(false, emp+"WPA_CONTROLLER"),
-		Workers:        r.Int(2, emp+"NUM_WORKERS"),
-		ClusterName:    r.String("", "DD_CLUSTER_NAME"),
-		TemplateEnv:    r.List("KELPIE_ALLOWED_TEMPLATE_ENV"),
+		Aggregator:    r.String("avg", "DD_EXTERNAL_METRICS_AGGREGATOR"),
+		CRD:           r.Bool(false, emp+"USE_DATADOGMETRIC_CRD"),
+		Autogen:       r.Bool(true, emp+"ENABLE_DATADOGMETRIC_AUTOGEN"),
+		AutogenExpiry: r.Seconds(3*time.Hour, "KELPIE_AUTOGEN_EXPIRY"),
+		Policy:        readPolicy(r),
+		Watermarks:    r.Bool(false, emp+"WPA_CONTROLLER"),
+		Workers:       r.Int(2, emp+"NUM_WORKERS"),
+		ClusterName:   r.String("", "DD_CLUSTER_NAME"),
+		TemplateEnv:   r.List("KELPIE_ALLOWED_TEMPLATE_ENV"),
 
 		KEDA: KEDAConfig{
 			URL: r.String("", "KELPIE_KEDA_URL"), CAFile: r.String("", "KELPIE_KEDA_CA_FILE"), Timeout: r.Seconds(5*time.Second, "KELPIE_KEDA_TIMEOUT"),
@@ -180,10 +183,28 @@ func FromEnv(lookup func(string) (string, bool)) (Config, error) {
 	if hint := r.String("", "KELPIE_KEY_SECRET_HINT"); hint != "" {
 		c.KeysHint = "the keys api-key and app-key in Secret " + hint
 	}
+	c.Unneeded = unneeded(r)
 	c.complete(site)
 	c.sourcesConfig(r, site)
 	err := errors.Join(r.Err(), c.selector(r), c.flags(r), c.validate())
 	return c, err
+}
+
+// readPolicy reads the policy. KELPIE_CROSS_NAMESPACE_METRICS=false is older and
+// says, alone, what the mode namespaced says without rules.
+func readPolicy(r *env.Reader) *policy.Policy {
+	p, err := policy.Parse(r.String("", "KELPIE_POLICY"))
+	if err != nil {
+		r.Fail(fmt.Errorf("environment variable KELPIE_POLICY (Helm: clusterAgent.policy): %w", err))
+		return nil
+	}
+	if !r.Bool(true, "KELPIE_CROSS_NAMESPACE_METRICS") {
+		if p.Mode == policy.Open {
+			r.Fail(errors.New("KELPIE_CROSS_NAMESPACE_METRICS=false contradicts policy.mode: open in KELPIE_POLICY: remove one of them"))
+		}
+		p.Mode = policy.Namespaced
+	}
+	return p
 }
 
 // stateConfig reads where the state metrics go. They are sent by default once

@@ -2,16 +2,19 @@ package clusteragent
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/scheme"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/tools/record"
 
+	"kelpie.dev/kelpie/clusteragent/policy"
 	"kelpie.dev/kelpie/clusteragent/reference"
 )
 
@@ -21,7 +24,8 @@ type events struct {
 	recorder    record.EventRecorder
 	sink        typedcorev1.EventSinkImpl
 	isLeader    func() bool
-	refused     *prometheus.CounterVec
+	refused     *prometheus.CounterVec // untranslatable
+	policy      *prometheus.CounterVec
 	log         *slog.Logger
 }
 
@@ -31,9 +35,11 @@ func newEvents(client kubernetes.Interface, isLeader func() bool, reg prometheus
 		isLeader: isLeader, log: log,
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "kelpie_external_metrics_untranslatable_total",
 			Help: "Times that an autoscaler's metric name and selector could not be made a query."}, []string{"namespace"}),
+		policy: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "kelpie_policy_refusals_total",
+			Help: "DatadogMetrics and autoscalers that the policy began to refuse, as told by this replica."}, []string{"of", "reason"}),
 	}
 	e.recorder = e.broadcaster.NewRecorder(scheme.Scheme, corev1.EventSource{Component: "kelpie-cluster-agent"})
-	reg.MustRegister(e.refused)
+	reg.MustRegister(e.refused, e.policy)
 	return e
 }
 
@@ -44,16 +50,25 @@ func (e *events) untranslatable(c reference.Change) {
 		if in.Err == nil {
 			continue
 		}
-		e.refused.WithLabelValues(c.By.Namespace).Inc()
-		e.log.Warn("autoscaler's metric cannot be translated", "autoscaler", c.By.String(), "metric", in.Metric, "error", in.Err)
-		if e.isLeader() {
-			by := corev1.ObjectReference{APIVersion: "autoscaling/v2", Kind: "HorizontalPodAutoscaler", Namespace: c.By.Namespace, Name: c.By.Name, UID: c.UID}
-			if c.By.Watermark {
-				by.APIVersion, by.Kind = reference.Watermarks.GroupVersion().String(), "WatermarkPodAutoscaler"
-			}
-			e.recorder.Event(&by, corev1.EventTypeWarning, "MetricNotTranslated", in.Err.Error())
+		reason := "MetricNotTranslated"
+		if no, ok := errors.AsType[*policy.Refusal](in.Err); ok {
+			reason = no.Reason
+			e.policy.WithLabelValues("autoscaler", reason).Inc()
+			e.log.Warn("the policy refuses an autoscaler's metric", "autoscaler", c.By.String(), "metric", in.Metric, "reason", reason, "error", in.Err)
+		} else {
+			e.refused.WithLabelValues(c.By.Namespace).Inc()
+			e.log.Warn("autoscaler's metric cannot be translated", "autoscaler", c.By.String(), "metric", in.Metric, "error", in.Err)
 		}
+		e.warn(autoscaler(c.By, c.UID), reason, in.Err.Error())
 	}
+}
+
+func autoscaler(id reference.Autoscaler, uid types.UID) corev1.ObjectReference {
+	by := corev1.ObjectReference{APIVersion: "autoscaling/v2", Kind: "HorizontalPodAutoscaler", Namespace: id.Namespace, Name: id.Name, UID: uid}
+	if id.Watermark {
+		by.APIVersion, by.Kind = reference.Watermarks.GroupVersion().String(), "WatermarkPodAutoscaler"
+	}
+	return by
 }
 
 // warn tells an object of the installation what is wrong with it, if this

@@ -24,7 +24,7 @@ func (a *agent) serve(ctx context.Context) error {
 	first, cancel := context.WithTimeout(ctx, a.cfg.Timeout)
 	a.source.AwaitAll(first)
 	cancel()
-	p := &externalmetrics.Provider{Index: a.index, Values: a.source, Rules: a.cfg.Rules, Autogen: a.cfg.Autogen}
+	p := &externalmetrics.Provider{Index: a.index, Values: a.source, Rules: a.cfg.Rules, Policy: a.cfg.Policy, Autogen: a.cfg.Autogen}
 	if a.objects != nil {
 		p.Objects = a.objects
 	}

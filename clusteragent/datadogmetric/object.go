@@ -18,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 
+	"kelpie.dev/kelpie/clusteragent/policy"
 	"kelpie.dev/kelpie/clusteragent/reference"
 	"kelpie.dev/kelpie/clusteragent/source"
 )
@@ -43,6 +44,8 @@ const (
 type object struct {
 	id           types.NamespacedName
 	source       source.Name
+	uid          types.UID
+	allowed      string // annotation policy.AllowedNamespaces
 	query        string // as written, templates unresolved
 	maxAge       time.Duration
 	timeWindow   time.Duration
@@ -61,6 +64,8 @@ type object struct {
 func decode(u *unstructured.Unstructured, own string) object {
 	o := object{
 		id:      types.NamespacedName{Namespace: u.GetNamespace(), Name: u.GetName()},
+		uid:     u.GetUID(),
+		allowed: u.GetAnnotations()[policy.AllowedNamespaces],
 		created: u.GetCreationTimestamp().Time,
 	}
 	if v, ok := u.GetAnnotations()[alwaysActive]; ok {

@@ -13,6 +13,8 @@ import (
 
 	"github.com/DataDog/datadog-operator/api/datadoghq/v1alpha1"
 
+	"kelpie.dev/kelpie/clusteragent/policy"
+	"kelpie.dev/kelpie/clusteragent/reference"
 	"kelpie.dev/kelpie/clusteragent/source"
 )
 
@@ -46,7 +48,7 @@ func (r *Reconciler) reconcile(ctx context.Context, id types.NamespacedName, now
 func (r *Reconciler) remember(o object) Metric {
 	m := Metric{
 		ID: o.id, Query: o.query, Limits: r.opts.Rules.Limits(o.maxAge), Problem: o.problem,
-		References: r.opts.References.Referrers(o.id), alwaysActive: o.alwaysActive, noData: o.noData,
+		References: r.referrers(o.id, o.allowed, o.generated), Allowed: o.allowed, alwaysActive: o.alwaysActive, noData: o.noData,
 	}
 	m.Active = len(m.References) > 0 || o.alwaysActive
 	if m.Problem == nil {
@@ -56,6 +58,7 @@ func (r *Reconciler) remember(o object) Metric {
 		}
 		m.Key = source.Key{Source: o.source, Query: resolved, Window: r.opts.Rules.Window(o.timeWindow, o.maxAge)}
 	}
+	r.judge(o, &m)
 	if m.Active && m.Problem == nil {
 		r.opts.Source.Use(owner(o.id), m.Key)
 	} else {
@@ -72,6 +75,8 @@ func (r *Reconciler) forget(id types.NamespacedName) {
 	r.mu.Lock()
 	delete(r.metrics, id)
 	r.mu.Unlock()
+	r.uncount(id)
+	r.referrers(id, "", reference.IsAutogenName(id.Name))
 }
 
 // writeStatus writes the object's status if that tells anything new.
@@ -101,11 +106,17 @@ func (r *Reconciler) writeStatus(ctx context.Context, u *unstructured.Unstructur
 	return nil
 }
 
-// logChange logs a problem of the object itself once, when it appears. Failures
-// of its query are logged by the source.
+// logChange logs a problem of the object itself once, when it appears, and tells
+// of a refusal. Failures of its query are logged by the source.
 func (r *Reconciler) logChange(o object, next v1alpha1.DatadogMetricStatus) {
 	was, is := find(o.status.Conditions, v1alpha1.DatadogMetricConditionTypeValid), find(next.Conditions, v1alpha1.DatadogMetricConditionTypeValid)
-	if is.Status == corev1.ConditionFalse && was.Reason != is.Reason && (is.Reason == string(invalidSpec) || is.Reason == string(templateError)) {
+	if is.Status != corev1.ConditionFalse || was.Reason == is.Reason {
+		return
+	}
+	if isRefusal(is.Reason) {
+		r.opts.Refused(Refusal{Object: o.id, UID: o.uid, Why: policy.Refusal{Reason: is.Reason, Message: is.Message}})
+	}
+	if isRefusal(is.Reason) || is.Reason == string(invalidSpec) || is.Reason == string(templateError) {
 		r.opts.Log.Warn("DatadogMetric cannot be queried", "datadogmetric", o.id.String(), "reason", is.Reason, "error", is.Message)
 	}
 }

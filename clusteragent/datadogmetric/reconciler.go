@@ -22,6 +22,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/util/workqueue"
 
+	"kelpie.dev/kelpie/clusteragent/policy"
 	"kelpie.dev/kelpie/clusteragent/reference"
 	"kelpie.dev/kelpie/clusteragent/source"
 )
@@ -49,6 +50,9 @@ type Options struct {
 	// judged before: it would be shown as unused. Nil means always.
 	Complete func() bool
 
+	Policy  *policy.Policy // nil is the open one
+	Refused func(Refusal)  // told, on the leader, when the policy begins to refuse something; nil ignores it
+
 	Rules     source.Rules
 	Templates Templates
 	Autogen   bool          // make objects for plain metric names
@@ -71,8 +75,11 @@ type Reconciler struct {
 	queue    workqueue.TypedRateLimitingInterface[types.NamespacedName]
 	tel      *telemetry
 
-	mu      sync.RWMutex // guards metrics
+	quota *policy.Quota
+
+	mu      sync.RWMutex // guards what follows
 	metrics map[types.NamespacedName]Metric
+	told    map[types.NamespacedName]map[reference.Autoscaler]bool // refused, and told so
 }
 
 // New returns a Reconciler that does nothing until Run.
@@ -86,6 +93,9 @@ func New(o Options) (*Reconciler, error) {
 	if o.Complete == nil {
 		o.Complete = func() bool { return true }
 	}
+	if o.Refused == nil {
+		o.Refused = func(Refusal) {}
+	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
@@ -94,7 +104,9 @@ func New(o Options) (*Reconciler, error) {
 		informer: dynamicinformer.NewFilteredDynamicInformer(o.Client, Resource, "", 0, cache.Indexers{}, nil).Informer(),
 		queue: workqueue.NewTypedRateLimitingQueueWithConfig(workqueue.DefaultTypedControllerRateLimiter[types.NamespacedName](),
 			workqueue.TypedRateLimitingQueueConfig[types.NamespacedName]{}),
+		quota:   policy.NewQuota(o.Policy),
 		metrics: map[types.NamespacedName]Metric{},
+		told:    map[types.NamespacedName]map[reference.Autoscaler]bool{},
 	}
 	r.tel = newTelemetry(o.Registerer, r)
 	if err := r.informer.SetTransform(trim); err != nil {

@@ -24,7 +24,8 @@ type Metric struct {
 	Key        source.Key
 	Limits     source.Limits
 	Active     bool                   // in use, therefore polled
-	References []reference.Autoscaler // the autoscalers that refer to it
+	References []reference.Autoscaler // the autoscalers that refer to it, and may
+	Allowed    string                 // annotation policy.AllowedNamespaces
 	Problem    *source.Error          // why it cannot be polled; nil if it can
 
 	alwaysActive bool

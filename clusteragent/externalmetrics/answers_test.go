@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -17,6 +18,7 @@ import (
 	"sigs.k8s.io/custom-metrics-apiserver/pkg/provider"
 
 	"kelpie.dev/kelpie/clusteragent/datadogmetric"
+	"kelpie.dev/kelpie/clusteragent/policy"
 	"kelpie.dev/kelpie/clusteragent/reference"
 	"kelpie.dev/kelpie/clusteragent/source"
 )
@@ -161,17 +163,54 @@ func TestStatusCodes(t *testing.T) {
 	}
 }
 
-func TestAnotherNamespacesMetricIsForbidden(t *testing.T) {
+func TestPolicyAtTheAPI(t *testing.T) {
 	now := time.Now()
-	o := objects{{Namespace: "a", Name: "lag"}: {Active: true, Key: source.Key{Query: "q"}, Limits: source.Limits{MaxAge: time.Minute}}}
-	for _, apart := range []bool{false, true} {
+	m := func(change func(*datadogmetric.Metric)) datadogmetric.Metric {
+		m := datadogmetric.Metric{Active: true, Key: source.Key{Query: "q"}, Limits: source.Limits{MaxAge: time.Minute}}
+		change(&m)
+		return m
+	}
+	o := objects{
+		{Namespace: "a", Name: "lag"}:  m(func(*datadogmetric.Metric) {}),
+		{Namespace: "a", Name: "lent"}: m(func(m *datadogmetric.Metric) { m.Allowed = "b" }),
+		{Namespace: "a", Name: "wide"}: m(func(m *datadogmetric.Metric) {
+			m.Problem = &source.Error{Reason: policy.Forbidden, Message: "too wide"}
+		}),
+		{Namespace: "a", Name: "many"}: m(func(m *datadogmetric.Metric) {
+			m.Problem = &source.Error{Reason: policy.QuotaExceeded, Message: "too many"}
+		}),
+	}
+	for _, c := range []struct {
+		mode, from, metric string
+		want               string // of the error; "" for a value
+	}{
+		{policy.Open, "b", "datadogmetric@a:lag", ""},
+		{policy.Namespaced, "a", "datadogmetric@a:lag", ""},
+		{policy.Namespaced, "b", "datadogmetric@a:lag", "Forbidden: metric datadogmetric@a:lag is of namespace"},
+		{policy.Namespaced, "b", "datadogmetric@a:lent", ""},
+		{policy.Namespaced, "c", "datadogmetric@a:lent", "Forbidden: metric datadogmetric@a:lent is of namespace"},
+		{policy.Namespaced, "b", "datadogmetric@a:absent", "Forbidden: metric datadogmetric@a:absent is of namespace"},
+		{policy.Namespaced, "a", "datadogmetric@a:wide", "Forbidden: too wide"},
+		{policy.Namespaced, "a", "datadogmetric@a:many", "QuotaExceeded: too many"},
+	} {
 		p := serve(readings{"q": {Value: 3, At: now, Fetched: now, Attempted: now}}, o)
-		p.Index = reference.NewIndex(reference.Options{OwnNamespace: apart}, nil)
-		if got, err := ask(t, p, "a", "datadogmetric@a:lag", ""); err != nil || len(got) != 1 || got[0] != "3" {
-			t.Errorf("apart %v, own: %v, %v; want 3", apart, got, err)
+		p.Policy = &policy.Policy{Mode: c.mode}
+		got, err := ask(t, p, c.from, c.metric, "")
+		switch {
+		case c.want == "" && (err != nil || len(got) != 1 || got[0] != "3"):
+			t.Errorf("%s, %s from %s: %v, %v; want 3", c.mode, c.metric, c.from, got, err)
+		case c.want != "" && (!apierrors.IsForbidden(err) || !strings.Contains(err.Error(), c.want)):
+			t.Errorf("%s, %s from %s: %v, %v; want 403 with %q", c.mode, c.metric, c.from, got, err, c.want)
+		case c.want != "" && testutil.CollectAndCount(p.refused) != 1:
+			t.Errorf("%s from %s: refused and not counted", c.metric, c.from)
 		}
-		if _, err := ask(t, p, "b", "datadogmetric@a:lag", ""); apierrors.IsForbidden(err) != apart || apart != (err != nil) {
-			t.Errorf("apart %v, from b: %v", apart, err)
-		}
+	}
+	// A plain name whose query the policy refuses.
+	p := serve(readings{}, nil)
+	p.Index = reference.NewIndex(reference.Options{Builder: reference.Builder{Aggregator: "avg", Rollup: 30 * time.Second},
+		Judge: func(string, string) error { return &policy.Refusal{Reason: policy.Forbidden, Message: "not for you"} }}, nil)
+	p.Index.Set(autoscaler("a", "h", external("rps", "")))
+	if _, err := ask(t, p, "a", "rps", ""); !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), "Forbidden: not for you") {
+		t.Errorf("a plain name: %v, want 403", err)
 	}
 }

@@ -30,6 +30,7 @@ import (
 	"sigs.k8s.io/custom-metrics-apiserver/pkg/provider"
 
 	"kelpie.dev/kelpie/clusteragent/datadogmetric"
+	"kelpie.dev/kelpie/clusteragent/policy"
 	"kelpie.dev/kelpie/clusteragent/reference"
 	"kelpie.dev/kelpie/clusteragent/source"
 )
@@ -60,13 +61,15 @@ type Provider struct {
 	Values  Values
 	Objects Objects // nil without CRD mode
 	Rules   source.Rules
-	Autogen bool  // plain metric names are served in CRD mode too
-	KEDA    *KEDA // serves KEDA's own metrics; nil for nobody
+	KEDA    *KEDA          // serves KEDA's own metrics; nil for nobody
+	Policy  *policy.Policy // nil is the open one
+	Autogen bool           // plain metric names are served in CRD mode too
 
 	requests *prometheus.CounterVec
 	elapsed  *prometheus.HistogramVec
 	age      prometheus.Histogram
 	standIns *prometheus.CounterVec
+	refused  *prometheus.CounterVec
 	log      *slog.Logger
 }
 
@@ -83,7 +86,9 @@ func (p *Provider) Instrument(reg prometheus.Registerer, log *slog.Logger) {
 		Help: "Age of the data points served.", Buckets: []float64{1, 2, 5, 10, 20, 30, 45, 60, 90, 120, 180, 300, 900}})
 	p.standIns = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "kelpie_external_metrics_stand_ins_total",
 		Help: "Requests answered with what a DatadogMetric's annotation has stand in for data that there are not."}, []string{"reason"})
-	reg.MustRegister(p.requests, p.elapsed, p.age, p.standIns)
+	p.refused = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "kelpie_external_metrics_refused_total",
+		Help: "Requests that the policy refused."}, []string{"reason"})
+	reg.MustRegister(p.requests, p.elapsed, p.age, p.standIns, p.refused)
 }
 
 // GetExternalMetric returns exactly one value, or an error a person can act on.
@@ -117,6 +122,9 @@ func (p *Provider) item(ctx context.Context, namespace, metric string, sel label
 	}
 	served, why := m.Value(reading, time.Now())
 	if why != nil {
+		if string(why.Reason) == policy.Forbidden || string(why.Reason) == policy.QuotaExceeded {
+			return external_metrics.ExternalMetricValue{}, p.forbid(&policy.Refusal{Reason: string(why.Reason), Message: why.Error()})
+		}
 		return external_metrics.ExternalMetricValue{}, failure(why, m.Query)
 	}
 	q, qerr := Quantity(served.Value)
@@ -149,6 +157,9 @@ func (p *Provider) find(namespace, metric string, sel labels.Selector) (datadogm
 	case !ok:
 		return datadogmetric.Metric{}, notFound("no HorizontalPodAutoscaler asks for metric %q with selector %q%s", metric, sel.String(), p.others(namespace, metric))
 	case in.Err != nil:
+		if no, ok := errors.AsType[*policy.Refusal](in.Err); ok {
+			return datadogmetric.Metric{}, p.forbid(no)
+		}
 		reason := source.Reason("InvalidSelector")
 		if errors.Is(in.Err, reference.ErrName) {
 			reason = "InvalidMetricName"
@@ -189,9 +200,13 @@ func (p *Provider) object(namespace, metric string) (datadogmetric.Metric, error
 		return datadogmetric.Metric{}, notFound("%v", err)
 	}
 	if err := p.Index.Allowed(namespace, id); err != nil {
-		return datadogmetric.Metric{}, status(http.StatusForbidden, metav1.StatusReasonForbidden, err.Error())
+		return datadogmetric.Metric{}, p.forbid(&policy.Refusal{Reason: policy.Forbidden, Message: err.Error()})
 	}
 	m, ok := p.Objects.Metric(id)
+	// Refused in the same words whether there is such an object or not.
+	if no := p.Policy.Refers(namespace, id.Namespace, id.Name, m.Allowed); no != nil {
+		return datadogmetric.Metric{}, p.forbid(no)
+	}
 	if !ok {
 		return datadogmetric.Metric{}, notFound("there is no DatadogMetric %q in namespace %q: create it, or correct the metric name %q", id.Name, id.Namespace, metric)
 	}
@@ -247,6 +262,12 @@ func metricLabels(sel labels.Selector) map[string]string {
 		}
 	}
 	return out
+}
+
+// forbid counts a refusal and makes the answer of it.
+func (p *Provider) forbid(no *policy.Refusal) error {
+	p.refused.WithLabelValues(no.Reason).Inc()
+	return status(http.StatusForbidden, metav1.StatusReasonForbidden, no.Reason+": "+no.Message)
 }
 
 func notFound(format string, args ...any) error {

@@ -40,6 +40,9 @@ type Options struct {
 	// OwnNamespace keeps autoscalers and requests to the objects of their own
 	// namespace, and to what its autoscalers ask for.
 	OwnNamespace bool
+	// Judge says why those in namespace may not ask the query that a plain name
+	// means. Nil lets all pass.
+	Judge func(namespace, query string) error
 }
 
 // Index holds what every autoscaler refers to. It is safe for concurrent use.
@@ -138,6 +141,9 @@ func (x *Index) parse(by metav1.Object, asks []ask) refs {
 		}
 		in := Inline{Metric: a.name}
 		in.Query, in.Err = x.opts.Builder.Query(a.name, a.selector)
+		if in.Err == nil && x.opts.Judge != nil {
+			in.Err = x.opts.Judge(by.GetNamespace(), in.Query)
+		}
 		r.inline[inlineKey{strings.ToLower(a.name), Canonical(sel)}] = in
 		if in.Err == nil {
 			r.objects = append(r.objects, x.Autogen(in.Query))
@@ -149,13 +155,14 @@ func (x *Index) parse(by metav1.Object, asks []ask) refs {
 // refused stands for the selector of what no request can ask for.
 const refused = "\x00refused"
 
-// Allowed returns why those in namespace may not refer to an object.
+// Allowed returns why those in namespace may not refer to a generated object: it
+// is there for plain names. Who may refer to others is for package policy to say.
 func (x *Index) Allowed(namespace string, object types.NamespacedName) error {
-	if !x.opts.OwnNamespace || object.Namespace == namespace {
+	if !x.opts.OwnNamespace || object.Namespace == namespace || !IsAutogenName(object.Name) {
 		return nil
 	}
 	return fmt.Errorf("metric %s%s:%s is of namespace %q and asked for in %q, and the cluster agent keeps namespaces apart "+
-		"(KELPIE_CROSS_NAMESPACE_METRICS=false): write a DatadogMetric in %q", Prefix, object.Namespace, object.Name, object.Namespace, namespace, namespace)
+		"(policy.mode: namespaced): write a DatadogMetric in %q", Prefix, object.Namespace, object.Name, object.Namespace, namespace, namespace)
 }
 
 // Autogen returns the identity of the object generated for a query.
@@ -215,4 +222,11 @@ func drop[K comparable, V any](m map[K]map[Autoscaler]V, k K, id Autoscaler) {
 
 func compareIDs(a, b types.NamespacedName) int {
 	return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
+}
+
+// UID returns an autoscaler's, or "" if it refers to nothing.
+func (x *Index) UID(id Autoscaler) types.UID {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	return x.by[id].uid
 }

@@ -101,6 +101,12 @@ of its ports share, is open to the outside of the cluster.
 - name: DD_EXTERNAL_METRICS_AGGREGATOR
   value: {{ $provider.aggregator | quote }}
 {{- include "kelpie.clusterAgent.sources.env" . }}
+{{- with .Values.clusterAgent.policy }}
+{{- if or .namespaces (eq (default "open" .mode) "namespaced") }}
+- name: KELPIE_POLICY
+  value: {{ toJson . | quote }}
+{{- end }}
+{{- end }}
 - name: KELPIE_APISERVICE_SERVICE
   value: {{ include "kelpie.clusterAgent.name" . | quote }}
 - name: KELPIE_TLS_SECRET
