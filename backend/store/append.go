@@ -138,7 +138,13 @@ type batch struct {
 	refused  map[string]int
 	unstored map[*item]map[int]bool // indices of refused points; nil while there are none
 	at       int                    // index of the item that is being written
-	late     []*name                // metrics with accepted points of settled times
+	oldest   []oldestPoint          // accepted, of each item
+}
+
+// oldestPoint is the time of the oldest of some points of a metric.
+type oldestPoint struct {
+	name *name
+	sec  int64
 }
 
 // refuse counts a point of the item at b.at that is not taken.
@@ -249,16 +255,26 @@ func (b *batch) write() error {
 	if err == nil {
 		err = b.app.Commit()
 	}
+	b.unsettle()
 	if err != nil {
 		b.s.fail(err)
 		return fmt.Errorf("append %d series: %w: %w", len(b.items), ErrUnavailable, err)
 	}
-	for _, n := range b.late {
-		n.late.Store(b.s.lateWrites.Add(1))
-	}
 	b.s.metrics.observe(b)
 	b.publish()
 	return nil
+}
+
+// unsettle gives metrics another state of which points came that are settled by
+// now: the batch may have waited since it began. A write that failed may have left
+// some as well.
+func (b *batch) unsettle() {
+	settled := b.s.opts.Now().Unix() - settleAfter
+	for _, o := range b.oldest {
+		if o.sec < settled {
+			o.name.late.Store(b.s.lateWrites.Add(1))
+		}
+	}
 }
 
 // item appends the points of one context.
@@ -295,9 +311,7 @@ func (b *batch) item(st *contextState, it *item) error {
 	}
 	if newest > math.MinInt64 && st.name != nil {
 		st.name.touch(it.Series, newest)
-		if oldest < b.now-settleAfter {
-			b.late = append(b.late, st.name)
-		}
+		b.oldest = append(b.oldest, oldestPoint{st.name, oldest})
 	}
 	return nil
 }
