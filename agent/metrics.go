@@ -58,7 +58,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		notFinite:     prometheus.NewGauge(prometheus.GaugeOpts{Namespace: namespace, Name: "not_finite_points", Help: "Points not sent since the start because their value overflowed."}),
 		fast:          prometheus.NewGauge(prometheus.GaugeOpts{Namespace: namespace, Name: "fast_lane_contexts", Help: "Contexts that leave every second, as intakes ask for them."}),
 		fastLeft:      prometheus.NewGauge(prometheus.GaugeOpts{Namespace: namespace, Name: "fast_lane_left_contexts", Help: "Contexts that intakes ask for every second and that do not fit: KELPIE_FAST_LANE_CONTEXTS."}),
-		flush:         prometheus.NewHistogram(prometheus.HistogramOpts{Namespace: namespace, Name: "flush_duration_seconds", Help: "Time to make series of the buckets that have ended.", Buckets: prometheus.ExponentialBuckets(0.0001, 4, 8)}),
+		flush:         prometheus.NewHistogram(prometheus.HistogramOpts{Namespace: namespace, Name: "flush_duration_seconds", Help: "Time to make series of the buckets that have ended, without the samples handled meanwhile.", Buckets: prometheus.ExponentialBuckets(0.0001, 4, 8)}),
 		series:        prometheus.NewCounter(prometheus.CounterOpts{Namespace: namespace, Name: "flushed_series_total", Help: "Series handed to the forwarder."}),
 		kubelet:       vec("kubelet_requests_total", "Requests for the node's pods, by result.", "result"),
 		kubeletTime:   prometheus.NewHistogram(prometheus.HistogramOpts{Namespace: namespace, Name: "kubelet_request_duration_seconds", Help: "Time of a request for the node's pods.", Buckets: prometheus.ExponentialBuckets(0.001, 4, 7)}),

@@ -199,7 +199,7 @@ func (b *backend) handler(st *store.Store, book *record.Book, values *stream.Str
 	in.Register(mux)
 	api.Register(mux)
 	prom.Register(mux)
-	values.Register(mux, api.Guard)
+	values.Register(mux, api.GuardValue)
 	eventapi.New(book, b.keys, b.log).Register(mux)
 	mux.HandleFunc("POST "+snapshotRoute, b.snapshot(st))
 	mux.HandleFunc("/", notFound)

@@ -182,7 +182,7 @@ func (a *agent) newObjects() error {
 		return fmt.Errorf("connect to Kubernetes: %w", err)
 	}
 	a.objects, err = datadogmetric.New(datadogmetric.Options{
-		Client: client, Source: a.source, References: a.index, IsLeader: a.leader.isLeader, Complete: a.referencesComplete, Rules: a.cfg.Rules,
+		Client: client, Source: a.source, Main: a.cfg.Sources.Main, References: a.index, IsLeader: a.leader.isLeader, Complete: a.referencesComplete, Rules: a.cfg.Rules,
 		Templates: datadogmetric.Templates{ClusterName: a.cfg.ClusterName, Env: a.cfg.templateEnv},
 		Policy:    a.cfg.Policy, Refused: a.refused,
 		Autogen: a.cfg.Autogen, Namespace: a.cfg.Namespace, Expiry: a.cfg.AutogenExpiry, Workers: a.cfg.Workers, Registerer: a.reg, Log: a.proc.Log,

@@ -154,8 +154,15 @@ func (c *Cache) drop(at *list.Element) {
 	c.held -= e.size()
 }
 
-// size is how many values e counts as: a group takes more than its own.
-func (e *cached) size() int { return 16 + len(e.groups)*(e.n+32) }
+// size is how many values e counts as: a group takes more than its own, and an
+// idle context as much as two.
+func (e *cached) size() int {
+	n := 16 + len(e.groups)*(e.n+32)
+	for _, g := range e.groups {
+		n += 2 * len(g.idle)
+	}
+	return n
+}
 
 // group returns e's group of these tags.
 func (e *cached) group(tags []string) *cachedGroup {

@@ -125,7 +125,7 @@ func (r rollup) into(dst []float64, g grid, points []metric.Point) {
 	}
 }
 
-// An accumulator aggregates values over space.
+// An accumulator aggregates values in any order: over space, or a result's.
 type accumulator struct {
 	n        float64
 	sum      exactSum
@@ -135,7 +135,8 @@ type accumulator struct {
 // An exactSum adds up values so that their order does not matter: what rounding
 // takes off at each step is added up beside (Knuth's two-sum). The two together
 // have 106 bits, more than the sum of a million values of one magnitude needs, so
-// that contexts need not be sorted, and one can be taken out again.
+// that contexts need not be sorted, and one can be taken out again. Only where a
+// sum exceeds what a float holds on the way does the order still matter.
 type exactSum struct{ high, low float64 }
 
 // add adds v and reports whether the sum is still exact, if it was before.

@@ -191,6 +191,16 @@ func TestCostLimits(t *testing.T) {
 			t.Errorf("headers are %v", h)
 		}
 	}
+	value := a.api.GuardValue(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
+	for text, want := range map[string]int{"avg:wide{*}": 400, "avg:wide{host:h3}": 204, "avg:wide{": 204} {
+		req := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/api/kelpie/v1/value?query="+url.QueryEscape(text), nil)
+		req.Header.Set("DD-API-KEY", "ak")
+		req.Header.Set("DD-APPLICATION-KEY", "pk")
+		w := httptest.NewRecorder()
+		if value(w, req); w.Code != want || want == 400 && !strings.Contains(w.Body.String(), "points of 20 series, more than the 1000") {
+			t.Errorf("the value of %s: %d %s, want %d", text, w.Code, w.Body, want)
+		}
+	}
 	body := strings.Replace(timeseriesBody("avg:wide{*}"), fmt.Sprint(t0+60), fmt.Sprint(t0+1000), 1)
 	code, _, answer, err := a.send(t.Context(), "POST", "/api/v2/query/timeseries", body)
 	if err != nil || code != 400 || !strings.HasPrefix(answer, `{"errors":["API input validation failed: would read about 2000 points`) {

@@ -26,9 +26,30 @@ const (
 // grantKey is the context's key of the request's grant.
 type grantKey struct{}
 
-// Guard puts before serve what all queries pass: see guard.
-func (a *API) Guard(serve http.HandlerFunc) http.HandlerFunc {
-	return a.guard("timeseries_query", quota.Query)(serve)
+// GuardValue puts before serve, which answers the parameter query's value now,
+// what all queries pass: keys and their scope, rate and turn, and the budget of
+// what they read. A query that cannot be parsed is for serve to refuse.
+func (a *API) GuardValue(serve http.HandlerFunc) http.HandlerFunc {
+	return a.guard("timeseries_query", quota.Query)(func(w http.ResponseWriter, r *http.Request) {
+		e, err := query.Parse(r.URL.Query().Get("query"))
+		if err == nil && query.CheckValue(e) == nil {
+			now := a.opts.Now().Unix()
+			err = a.spend(r, query.Window{From: now - query.Lookback(e), To: now}, []query.Expr{e})
+			switch outcome, message := blame(err, ""); {
+			case err == nil:
+			case outcome == outcomeBudget:
+				a.tooMuch(w, "", err)
+				return
+			case outcome != "":
+				a.refuse(w, "", outcome, http.StatusBadRequest, message)
+				return
+			default:
+				a.unavailable(w, r, err)
+				return
+			}
+		}
+		serve(w, r)
+	})
 }
 
 // guard checks the keys and their scope, counts the request, waits for its turn

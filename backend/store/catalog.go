@@ -43,7 +43,7 @@ type name struct {
 	seen  atomic.Int64 // newest point, or when the name came; Unix seconds
 	dirty atomic.Bool
 	late  atomic.Uint64 // another number after each write of a settled time
-	found atomic.Int64  // series that were last selected of it
+	found atomic.Int64  // series of it, when all were selected last
 }
 
 // nameRecord is the stored form of a name.

@@ -54,12 +54,17 @@ func (s *Store) Select(ctx context.Context, sel query.Selector, from, to int64) 
 	}
 	// readPoints looks at the times of points, the TSDB need not.
 	hints := &storage.SelectHints{Start: from * 1000, End: to*1000 + 999, DisableTrimming: true}
-	// Most often as many as the last time.
-	r := reader{store: s, sel: sel, from: from, to: to, name: s.rated(n), room: int(n.found.Load())}
+	r := reader{store: s, sel: sel, from: from, to: to, name: s.rated(n)}
+	_, all := sel.Scope.(query.All)
+	if all { // most often as many as the last time
+		r.room = int(n.found.Load())
+	}
 	if err := r.read(ctx, q.Select(ctx, false, hints, matchers...)); err != nil {
 		return nil, err
 	}
-	n.found.Store(int64(r.found))
+	if all {
+		n.found.Store(int64(r.found))
+	}
 	if len(r.full) == 0 {
 		return r.out, nil
 	}

@@ -1,6 +1,7 @@
 package datadogmetric
 
 import (
+	"cmp"
 	"slices"
 
 	"k8s.io/apimachinery/pkg/types"
@@ -27,7 +28,7 @@ func (r *Reconciler) judge(o object, m *Metric) {
 		return
 	}
 	q := policy.Query{Text: m.Key.Query, Window: m.Key.Window}
-	if m.Key.Source == source.Prometheus {
+	if cmp.Or(m.Key.Source, r.opts.Main) == source.Prometheus {
 		q.Language = "PromQL"
 	}
 	cost, no := r.opts.Policy.Judge(o.id.Namespace, q)

@@ -1,6 +1,7 @@
 package datadogmetric
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 
 	"kelpie.dev/kelpie/clusteragent/policy"
 	"kelpie.dev/kelpie/clusteragent/reference"
+	"kelpie.dev/kelpie/clusteragent/source"
 )
 
 // A bench is a leading Reconciler whose objects exist in an API server.
@@ -191,5 +193,21 @@ func TestOtherNamespacesAutoscalersAreRefusedUnlessLent(t *testing.T) {
 	m, _ := open.Metric(types.NamespacedName{Namespace: "team-a", Name: "rate"})
 	if len(m.References) != 1 || len(open.told) != 0 {
 		t.Errorf("open: references %v, told %v", m.References, open.told)
+	}
+}
+
+// TestPolicyKnowsTheLanguageOfTheSource holds that a query is judged in the
+// language of the source that it is asked of, named or the cluster's own.
+func TestPolicyKnowsTheLanguageOfTheSource(t *testing.T) {
+	const rule = "{mode: namespaced, namespaces: [{match: 'team-*', scope: ['team:a'], otherLanguages: %t}]}"
+	for _, c := range []struct {
+		main   source.Name
+		others bool
+		want   []string
+	}{{source.Kelpie, true, nil}, {source.Prometheus, true, []string{"promql"}}, {source.Prometheus, false, nil}} {
+		b := newBench(t, fmt.Sprintf(rule, c.others))
+		b.opts.Main = c.main
+		b.put("promql", "sum(up)", "", 1)
+		b.expect(fmt.Sprintf("asked where %s is the cluster's own, other languages %t", c.main, c.others), c.want, b.queried("promql"))
 	}
 }

@@ -43,6 +43,7 @@ type References interface {
 type Options struct {
 	Client     dynamic.Interface
 	Source     Source
+	Main       source.Name // of queries that name no source; "" means one in Datadog's language
 	References References
 	IsLeader   func() bool // only the leader writes to the API server
 
