@@ -1,6 +1,7 @@
 package clusteragent
 
 import (
+	"cmp"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -47,6 +48,8 @@ type cluster struct {
 	dynamic    dynamic.Interface
 	external   externalclient.ExternalMetricsClient
 	hostIP     string
+	apiServer  *envtest.APIServer
+	certDir    string // of apiServer
 }
 
 // TestMain silences the libraries, whose own words would drown a failure. Once,
@@ -62,10 +65,12 @@ func startCluster(t *testing.T) *cluster {
 	if os.Getenv("KUBEBUILDER_ASSETS") == "" {
 		t.Skip("KUBEBUILDER_ASSETS is not set: it names a directory with kube-apiserver and etcd; make test builds them")
 	}
-	c := &cluster{hostIP: hostIP(t)}
 	dir := t.TempDir()
+	c := &cluster{hostIP: hostIP(t), certDir: dir}
 	frontProxy(t, dir)
 	te := &envtest.Environment{ControlPlaneStopTimeout: 20 * time.Second, CRDs: []*apiextensionsv1.CustomResourceDefinition{crd(t)}}
+	c.apiServer = te.ControlPlane.GetAPIServer()
+	c.apiServer.CertDir = dir // outlives a restart
 	te.ControlPlane.GetAPIServer().Configure().
 		Set("requestheader-client-ca-file", filepath.Join(dir, "ca.crt")).
 		Set("requestheader-allowed-names", "front-proxy").
@@ -113,6 +118,13 @@ func crd(t *testing.T) *apiextensionsv1.CustomResourceDefinition {
 	var out apiextensionsv1.CustomResourceDefinition
 	must(t, yaml.UnmarshalStrict(b, &out))
 	return &out
+}
+
+// installCRD installs it once more.
+func (c *cluster) installCRD(t *testing.T) {
+	t.Helper()
+	_, err := envtest.InstallCRDs(c.config, envtest.CRDInstallOptions{CRDs: []*apiextensionsv1.CustomResourceDefinition{crd(t)}})
+	must(t, err)
 }
 
 // hostIP returns an address that an EndpointSlice may hold: not loopback.
@@ -221,7 +233,7 @@ func (c *cluster) start(t *testing.T, name string, ln net.Listener, env map[stri
 	}
 	cfg, err := FromEnv(func(k string) (string, bool) { v, ok := all[k]; return v, ok })
 	must(t, err)
-	cfg.Kubeconfig = c.kubeconfig
+	cfg.Kubeconfig = cmp.Or(env["kubeconfig"], c.kubeconfig)
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	r := &replica{stop: cancel, done: make(chan error, 1), health: fmt.Sprintf("127.0.0.1:%d", port)}
 	log := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelInfo})).With("replica", name)

@@ -50,6 +50,7 @@ type agent struct {
 	kube kubernetes.Interface
 
 	leader *leader
+	reach  *reach
 	hpas   cache.SharedIndexInformer
 
 	// External metrics; all nil when they are switched off.
@@ -91,6 +92,7 @@ func Run(ctx context.Context, cfg Config, proc Process) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return probe.Run(ctx) })
 	g.Go(func() error { return a.leader.run(ctx) })
+	g.Go(func() error { return a.reach.run(ctx) })
 	if a.hpas != nil {
 		g.Go(func() error { a.hpas.RunWithContext(ctx); return nil })
 	}
@@ -155,7 +157,8 @@ func (a *agent) connect() error {
 		return fmt.Errorf("connect to Kubernetes: %w", err)
 	}
 	a.leader = newLeader(a.cfg, a.kube, a.reg, a.proc.Log)
-	return nil
+	a.reach, err = newReach(a.rest, a.proc.Log)
+	return err // names itself
 }
 
 func (a *agent) newIndex() error {

@@ -1,8 +1,12 @@
 package clusteragent
 
 import (
+	"context"
+	"errors"
+	"log/slog"
 	"strings"
 	"testing"
+	"time"
 
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/dynamic/fake"
@@ -17,7 +21,7 @@ func TestReadyMeansSyncedAndServing(t *testing.T) {
 		Client: fake.NewSimpleDynamicClient(runtime.NewScheme()), Namespace: "ns", Secret: "tls", Service: "svc"})
 	must(t, err)
 	indexed := false
-	a := &agent{cfg: Config{Enabled: true}, keeper: keeper, indexed: func() bool { return indexed }}
+	a := &agent{cfg: Config{Enabled: true}, keeper: keeper, reach: &reach{}, indexed: func() bool { return indexed }}
 	want := func(words string) {
 		t.Helper()
 		if err := a.ready(); (err == nil) != (words == "") || err != nil && !strings.Contains(err.Error(), words) {
@@ -32,5 +36,29 @@ func TestReadyMeansSyncedAndServing(t *testing.T) {
 	off := &agent{}
 	if err := off.ready(); err != nil {
 		t.Errorf("without external metrics: %v, want ready", err)
+	}
+}
+
+// TestReachOfTheAPIServer follows a replica that is cut off, on a clock of the test.
+func TestReachOfTheAPIServer(t *testing.T) {
+	at, fault := time.Unix(1_800_000_000, 0), error(nil)
+	r := &reach{look: func(context.Context) error { return fault }, log: slog.New(slog.DiscardHandler)}
+	for _, s := range []struct {
+		after time.Duration
+		fault error
+		lost  bool
+	}{
+		{0, nil, false},
+		{30 * time.Second, nil, false}, // a machine that slept is not a replica that is cut off
+		{3 * time.Second, errors.New("i/o timeout"), false},
+		{6 * time.Second, errors.New("i/o timeout"), false},
+		{3 * time.Second, errors.New("i/o timeout"), true},
+		{3 * time.Second, nil, false},
+	} {
+		at, fault = at.Add(s.after), s.fault
+		r.once(t.Context(), func() time.Time { return at })
+		if err := r.lost(at); (err != nil) != s.lost || s.lost && !strings.Contains(err.Error(), "i/o timeout") {
+			t.Errorf("at %s with %v: lost = %v, want lost %v with the cause", at.Format(time.TimeOnly), s.fault, err, s.lost)
+		}
 	}
 }

@@ -32,7 +32,7 @@ func (a *agent) serve(ctx context.Context) error {
 	p.Instrument(a.reg, a.proc.Log)
 	server, err := externalmetrics.NewServer(externalmetrics.ServerOptions{
 		Config: a.rest, Kubeconfig: a.cfg.Kubeconfig, Port: a.cfg.Port, Listener: a.proc.Listener, Provider: p, Certificate: a.keeper,
-		LegacyTLS: a.cfg.LegacyTLS, Linger: a.cfg.Linger, Flags: a.cfg.Flags, Serving: func() {
+		LegacyTLS: a.cfg.LegacyTLS, Linger: a.cfg.Linger, Flags: a.cfg.Flags, Registerer: a.reg, Serving: func() {
 			a.serving.Store(true)
 			a.proc.Log.Info("serving external metrics", "port", a.cfg.Port, "crd", a.cfg.CRD, "source", a.cfg.Endpoint)
 		},
@@ -100,10 +100,13 @@ func (a *agent) synced() error {
 	return nil
 }
 
-// ready reports whether requests can be answered.
+// ready reports whether requests can be answered, and should be by this replica.
 func (a *agent) ready() error {
-	if !a.cfg.Enabled || a.serving.Load() {
+	if !a.cfg.Enabled {
 		return nil
+	}
+	if a.serving.Load() {
+		return a.reach.lost(time.Now())
 	}
 	if err := a.synced(); err != nil {
 		return fmt.Errorf("external metrics are not served yet, waiting for %w", err)

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/pflag"
 	openapinamer "k8s.io/apiserver/pkg/endpoints/openapi"
 	genericapiserver "k8s.io/apiserver/pkg/server"
@@ -35,10 +36,11 @@ type ServerOptions struct {
 	Listener    net.Listener // listens instead of Port
 	Provider    provider.ExternalMetricsProvider
 	Certificate dynamiccertificates.CertKeyContentProvider
-	LegacyTLS   bool              // allow TLS 1.2
-	Linger      time.Duration     // serve on after Run's context ends, until nobody is routed here
-	Flags       map[string]string // generic API server flags, such as secure-port
-	Serving     func()            // called once requests are served; nil for nobody
+	LegacyTLS   bool                  // allow TLS 1.2
+	Linger      time.Duration         // serve on after Run's context ends, until nobody is routed here
+	Flags       map[string]string     // generic API server flags, such as secure-port
+	Serving     func()                // called once requests are served; nil for nobody
+	Registerer  prometheus.Registerer // nil registers nowhere
 }
 
 // Server is an aggregated API server.
@@ -72,6 +74,14 @@ func NewServer(o ServerOptions) (*Server, error) {
 			"extension-apiserver-authentication-reader in kube-system and system:auth-delegator)", o.Port, err)
 	}
 	config.ShutdownDelayDuration = o.Linger
+	markProxied(&config.Authentication)
+	if config.Authorization.Authorizer != nil {
+		fresh := allowFresh
+		if _, given := o.Flags["authorization-webhook-cache-authorized-ttl"]; given {
+			fresh = opts.Authorization.AllowCacheTTL
+		}
+		config.Authorization.Authorizer = remember(config.Authorization.Authorizer, fresh, time.Now, o.Registerer)
+	}
 	if own := opts.SecureServing.ServerCert; own.CertKey.CertFile == "" {
 		// Set last: the options put a certificate of their own where no file is given.
 		config.SecureServing.Cert = o.Certificate
