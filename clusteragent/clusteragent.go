@@ -212,7 +212,7 @@ func (a *agent) newKeeper() error {
 	}
 	a.keeper, err = externalmetrics.NewKeeper(externalmetrics.KeeperOptions{
 		Client: client, Namespace: a.cfg.Namespace, Secret: a.cfg.TLSSecret, Service: a.cfg.Service,
-		Tell: a.events.warn, Registerer: a.reg, Log: a.proc.Log,
+		Tell: a.events.warn, TellDone: a.events.tell, Registerer: a.reg, Log: a.proc.Log,
 	})
 	return err // names itself
 }

@@ -72,15 +72,21 @@ func autoscaler(id reference.Autoscaler, uid types.UID) corev1.ObjectReference {
 }
 
 // warn tells an object of the installation what is wrong with it, if this
-// replica leads. Of one that belongs to no namespace it is told in "default".
+// replica leads: all of them see it.
 func (e *events) warn(object corev1.ObjectReference, reason, message string) {
+	if e.isLeader() {
+		e.tell(object, reason, message)
+	}
+}
+
+// tell tells an object what this replica knows. Of one that belongs to no
+// namespace it is told in "default".
+func (e *events) tell(object corev1.ObjectReference, reason, message string) {
 	const most = 1024 // bytes of an event's message
 	if len(message) > most {
 		message = strings.ToValidUTF8(message[:most-len("…")], "") + "…"
 	}
-	if e.isLeader() {
-		e.recorder.Event(&object, corev1.EventTypeWarning, reason, message)
-	}
+	e.recorder.Event(&object, corev1.EventTypeWarning, reason, message)
 }
 
 // run sends events until ctx ends, and then returns nil.

@@ -125,6 +125,11 @@ var faults = []fault{
 			l.agent.Contexts = 0
 		})
 	}},
+	{name: "refused by the policy", hpa: "crd", check: "metric-served", says: []string{"keeps namespaces apart", "policy", "write a DatadogMetric"}, breakIt: func(t *testing.T, l *lab) {
+		l.set(t, func() {
+			l.refusal = `Forbidden: metric datadogmetric@test:rps is of namespace "test" and the cluster agent keeps namespaces apart: write a DatadogMetric in "team-b"`
+		})
+	}},
 	{name: "provider has no value", hpa: "crd", check: "metric-served", says: []string{"value is stale"}, breakIt: func(t *testing.T, l *lab) {
 		l.set(t, func() { l.value = "" })
 	}},

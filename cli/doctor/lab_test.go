@@ -27,6 +27,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/util/retry"
 	apiregistrationv1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
@@ -51,6 +52,7 @@ type lab struct {
 	agent        release.AgentStatus
 	clusterAgent release.ClusterAgentStatus
 	backend      string // JSON
+	refusal      string // what the policy says instead of that; empty means nothing
 	value        string // what the external metrics API answers; empty means HTTP 500
 }
 
@@ -58,13 +60,13 @@ type lab struct {
 func (l *lab) set(t *testing.T, change func()) {
 	t.Helper()
 	l.mu.Lock()
-	agent, clusterAgent, value := l.agent, l.clusterAgent, l.value
+	agent, clusterAgent, value, refusal := l.agent, l.clusterAgent, l.value, l.refusal
 	change()
 	l.mu.Unlock()
 	t.Cleanup(func() {
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		l.agent, l.clusterAgent, l.value = agent, clusterAgent, value
+		l.agent, l.clusterAgent, l.value, l.refusal = agent, clusterAgent, value, refusal
 	})
 }
 
@@ -163,7 +165,7 @@ func (l *lab) status(get func() any) http.Handler {
 // externalMetrics serves external.metrics.k8s.io as the provider does.
 func (l *lab) externalMetrics(w http.ResponseWriter, r *http.Request) {
 	l.mu.Lock()
-	value := l.value
+	value, refusal := l.value, l.refusal
 	l.mu.Unlock()
 	w.Header().Set("Content-Type", "application/json")
 	const group = "/apis/external.metrics.k8s.io/v1beta1"
@@ -175,6 +177,10 @@ func (l *lab) externalMetrics(w http.ResponseWriter, r *http.Request) {
 	case !strings.HasPrefix(r.URL.Path, group+"/namespaces/"):
 		http.NotFound(w, r)
 		return
+	case refusal != "":
+		w.WriteHeader(http.StatusForbidden)
+		body = metav1.Status{TypeMeta: metav1.TypeMeta{Kind: "Status", APIVersion: "v1"}, Status: metav1.StatusFailure,
+			Code: http.StatusForbidden, Reason: metav1.StatusReasonForbidden, Message: refusal}
 	case value == "":
 		status := apierrors.NewInternalError(errNoValue).Status()
 		w.WriteHeader(http.StatusInternalServerError)

@@ -2,7 +2,9 @@ package doctor
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net/http"
 	"strings"
 	"time"
 
@@ -125,6 +127,9 @@ func (e *exam) metricServed(ctx context.Context) finding {
 	for _, w := range e.wanted {
 		v, err := release.ExternalMetric(ctx, e.Access.APIServer(), e.Namespace, w.name, w.selector)
 		switch {
+		case refusedByPolicy(err):
+			return broken(fmt.Sprintf("%s: %v", w.name, err), "the cluster agent's policy keeps this metric from namespace "+e.Namespace,
+				"do what the refusal says, or change clusterAgent.policy in the chart's values (docs/configuration.md, Policy)")
 		case apierrors.IsForbidden(err):
 			return skipped("you may not read external metrics: %v", err)
 		case err != nil:
@@ -138,6 +143,16 @@ func (e *exam) metricServed(ctx context.Context) finding {
 		seen = append(seen, fmt.Sprintf("%s is %s, %s old", w.name, v.Value, max(0, e.now.Sub(v.Timestamp)).Truncate(time.Second)))
 	}
 	return ok("%s", strings.Join(seen, "; "))
+}
+
+// refusedByPolicy tells the cluster agent's refusals from Kubernetes' own: those
+// begin with the policy's reason, these with the resource.
+func refusedByPolicy(err error) bool {
+	var s apierrors.APIStatus
+	if !errors.As(err, &s) || s.Status().Code != http.StatusForbidden {
+		return false
+	}
+	return strings.HasPrefix(s.Status().Message, "Forbidden: ") || strings.HasPrefix(s.Status().Message, "QuotaExceeded: ")
 }
 
 // objectError returns what the DatadogMetric's own status says is wrong.

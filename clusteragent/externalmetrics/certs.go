@@ -48,7 +48,8 @@ type KeeperOptions struct {
 	Namespace  string                // of the Secret and the Service
 	Secret     string                // holds the authority, the certificate and the keys
 	Service    string                // what the APIService points to
-	Tell       Tell                  // nil tells nobody
+	Tell       Tell                  // what all replicas see, and one tells; nil tells nobody
+	TellDone   Tell                  // what this replica alone has done; nil tells nobody
 	Registerer prometheus.Registerer // nil registers nowhere
 	Log        *slog.Logger          // nil discards
 }
@@ -81,8 +82,12 @@ func NewKeeper(o KeeperOptions) (*Keeper, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
+	nobody := func(corev1.ObjectReference, string, string) {}
 	if o.Tell == nil {
-		o.Tell = func(corev1.ObjectReference, string, string) {}
+		o.Tell = nobody
+	}
+	if o.TellDone == nil {
+		o.TellDone = nobody
 	}
 	k := &Keeper{
 		opts: o, kick: make(chan struct{}, 1),

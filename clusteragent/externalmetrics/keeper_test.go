@@ -30,14 +30,16 @@ func keep(t *testing.T, objects ...runtime.Object) *kept {
 	t.Helper()
 	k := &kept{client: fake.NewSimpleDynamicClientWithCustomListKinds(runtime.NewScheme(),
 		map[schema.GroupVersionResource]string{secrets: "SecretList", apiServices: "APIServiceList"}, objects...)}
-	var err error
-	k.Keeper, err = NewKeeper(KeeperOptions{Client: k.client, Namespace: "ns", Secret: "tls", Service: "svc",
-		Tell: func(object corev1.ObjectReference, reason, message string) {
+	tell := func(by string) Tell {
+		return func(object corev1.ObjectReference, reason, message string) {
 			if message == "" {
 				t.Error("an event without words")
 			}
-			k.told = append(k.told, object.Kind+" "+reason)
-		}})
+			k.told = append(k.told, object.Kind+" "+reason+by)
+		}
+	}
+	var err error
+	k.Keeper, err = NewKeeper(KeeperOptions{Client: k.client, Namespace: "ns", Secret: "tls", Service: "svc", Tell: tell(""), TellDone: tell(" (any replica)")})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -181,7 +183,7 @@ func TestSecretEditedByHandIsRepaired(t *testing.T) {
 			if cert, _ := k.CurrentCertKeyContent(); string(cert) != string(now[corev1.TLSCertKey]) {
 				t.Error("what is served is not what is in the Secret")
 			}
-			k.wantTold(t, "Secret ServingCertificateReplaced")
+			k.wantTold(t, "Secret ServingCertificateReplaced (any replica)")
 			if wrong, _ := k.Certificate(); wrong != "" {
 				t.Errorf("after the repair the status says %q", wrong)
 			}

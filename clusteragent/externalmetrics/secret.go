@@ -129,7 +129,7 @@ func (k *Keeper) write(ctx context.Context, client dynamic.ResourceInterface, f 
 	if f.ends.IsZero() {
 		// No renewal, but somebody's edit undone: he wants to know.
 		k.opts.Log.Warn("replaced a serving certificate that was of no use", "secret", k.Name(), "problem", f.why.Error())
-		k.opts.Tell(k.secretRef(), repaired, "the serving certificate was of no use and has been replaced: "+f.why.Error())
+		k.opts.TellDone(k.secretRef(), repaired, "the serving certificate was of no use and has been replaced: "+f.why.Error())
 	}
 	return nil
 }

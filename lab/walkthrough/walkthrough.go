@@ -108,7 +108,7 @@ func Steps(m Mode) []Step {
 	if m == CRD {
 		steps = append(steps, Step{Row: "9", Title: "What the DatadogMetric says of itself", Do: describeMetric})
 	}
-	return append(steps,
+	steps = append(steps,
 		Step{Row: "10", Title: "The metrics that Kubernetes can see now", Do: exposed},
 		Step{Row: "11", Title: "The polling interval is a setting", Proof: true, Do: pollingInterval},
 		Step{Row: "6", Title: "Over each socket a metric bears its pod's tags", Proof: true, Do: podTags},
@@ -116,7 +116,13 @@ func Steps(m Mode) []Step {
 		Step{Row: "12", Title: "A syntax error is named with its position", Proof: true, Do: syntaxError},
 		Step{Row: "12", Title: "A wrong application key is named", Proof: true, Do: wrongAppKey},
 		Step{Row: "12", Title: "A stopped backend is named, and its last value is not acted on", Proof: true, Do: backendStopped},
+		Step{Row: "12", Title: "A replaced certificate is repaired, and a lost one made anew", Proof: true, Do: certificateReplaced},
+		Step{Row: "12", Title: "A stopped cluster agent is named, and replicas are held", Proof: true, Do: clusterAgentStopped},
 	)
+	if m == CRD {
+		steps = append(steps, Step{Row: "12", Title: "Three replicas: rolled, the leader ended, the leader killed", Proof: true, Do: threeReplicas})
+	}
+	return append(steps, Step{Row: "13", Title: "A team writes in its own namespace, and reads what the policy lets it", Proof: true, Do: teams})
 }
 
 // Narrate writes a step's heading.
@@ -134,7 +140,7 @@ const owned = "kelpie.dev/walkthrough"
 func (r *Run) Clean(ctx context.Context) error {
 	r.sh.stopBackground()
 	var made []string
-	for _, ns := range []string{"test", "datadog"} {
+	for _, ns := range []string{"team-b", "test", "datadog"} {
 		label, err := r.sh.ask(ctx, `kubectl get namespace `+ns+` --ignore-not-found -o jsonpath='{.metadata.name}={.metadata.labels.kelpie\.dev/walkthrough}'`)
 		if err != nil {
 			return fmt.Errorf("look for what an earlier walkthrough left: %w", err)
