@@ -20,6 +20,8 @@ var (
 		"1 unless the newest request to the source failed by the source's fault.", []string{"source"}, nil)
 	successDesc = prometheus.NewDesc("kelpie_external_metrics_source_last_success_timestamp_seconds",
 		"When the source last answered, or pushed.", []string{"source"}, nil)
+	certDesc = prometheus.NewDesc("kelpie_external_metrics_certificate_remaining_seconds",
+		"Seconds until the serving certificate ends, for monitors that cannot subtract times.", nil, nil)
 	servingDesc = prometheus.NewDesc("kelpie_external_metrics_serving", "1 once this replica serves external.metrics.k8s.io.", nil, nil)
 )
 
@@ -32,7 +34,7 @@ func (c *inventory) Describe(ch chan<- *prometheus.Desc) {
 	if !c.a.cfg.CRD {
 		ch <- inlineDesc
 	}
-	for _, d := range []*prometheus.Desc{valuesDesc, ageDesc, upDesc, successDesc, servingDesc} {
+	for _, d := range []*prometheus.Desc{valuesDesc, ageDesc, upDesc, successDesc, certDesc, servingDesc} {
 		ch <- d
 	}
 }
@@ -74,6 +76,9 @@ func (c *inventory) Collect(ch chan<- prometheus.Metric) {
 		for _, v := range []bool{false, true} {
 			gauge(inlineDesc, float64(valid[v]), strconv.FormatBool(v))
 		}
+	}
+	if _, ends := c.a.keeper.Certificate(); !ends.IsZero() {
+		gauge(certDesc, ends.Sub(now).Seconds())
 	}
 	serving := 0.0
 	if c.a.serving.Load() {
