@@ -44,6 +44,7 @@ var testImports = map[string][]string{
 	// The other end of the value stream.
 	"clusteragent": {"backend"},
 	"cli":          {"clusteragent", "backend"},
+	"charts":       {"query"}, // the monitors' queries
 }
 
 // bans lists what a program may not link, with the reason.

@@ -135,6 +135,27 @@ func (o *output) flag(cmd *cobra.Command) {
 	cmd.Flags().VarP(o, "output", "o", "table, or json for machines")
 }
 
+// wideFlag offers a table with long lines as well.
+func (o *output) wideFlag(cmd *cobra.Command) {
+	*o = "table"
+	cmd.Flags().VarP(wide{o}, "output", "o", "table, wide with queries and without bound, or json for machines")
+}
+
+// wide is an output that may be "wide".
+type wide struct{ *output }
+
+// Type names the flag's values in the help.
+func (wide) Type() string { return "table|wide|json" }
+
+// Set implements pflag.Value.
+func (w wide) Set(v string) error {
+	if v != "table" && v != "wide" && v != "json" {
+		return errors.New("expected table, wide or json")
+	}
+	*w.output = output(v)
+	return nil
+}
+
 func (o *output) String() string { return string(*o) }
 
 // Type names the flag's values in the help.

@@ -10,6 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"kelpie.dev/kelpie/cli/release"
+	"kelpie.dev/kelpie/cli/served"
 )
 
 func newStatus(s *session) *cobra.Command {
@@ -18,10 +19,14 @@ func newStatus(s *session) *cobra.Command {
 		Use:   "status",
 		Short: "Show the installation and every external metric on one screen",
 		Long: `status shows how the parts of the installation are, and for every external
-metric that an HPA asks for: the value it is served, the value's age and who
-asks. What cannot be read says why. When something is wrong, kelpie doctor says
-what and how to mend it.`,
-		Example: "  kelpie status\n  kelpie status -o json",
+metric that an HPA asks for, the worst first: its state, the value it is served,
+the value's age, when it is asked for again and who asks. What cannot be read
+says why. When something is wrong, kelpie doctor says what and how to mend it.
+
+States: Valid; Aging, which is valid while the newest attempt failed; StandsIn, a
+value that an annotation gives for no data; NotReferenced; or the reason why
+there is no value.`,
+		Example: "  kelpie status\n  kelpie status -o wide\n  kelpie status -o json",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cluster, err := s.connect()
@@ -37,10 +42,10 @@ what and how to mend it.`,
 				enc.SetIndent("", "  ")
 				return enc.Encode(st)
 			}
-			return st.print(cmd.OutOrStdout())
+			return st.print(cmd.OutOrStdout(), out == "wide")
 		},
 	}
-	out.flag(cmd)
+	out.wideFlag(cmd)
 	return cmd
 }
 
@@ -83,7 +88,12 @@ type agentState struct {
 	Source      string `json:"source,omitempty"`
 	Pushed      bool   `json:"pushed"`                 // values are pushed by the source, not polled
 	SourceError string `json:"source_error,omitempty"` // of the newest request; empty when it went well
-	Error       string `json:"error,omitempty"`        // why the two above are not known
+	Error       string `json:"error,omitempty"`        // why what is above and below is not known
+
+	Sources      []served.Source `json:"sources,omitempty"`      // all of them, the cluster's own first
+	Registration string          `json:"registration,omitempty"` // what is wrong with the APIService
+	Certificate  string          `json:"certificate,omitempty"`  // what is wrong with it
+	CertEnds     time.Time       `json:"certificate_ends,omitzero"`
 }
 
 type apiServiceState struct {
@@ -95,11 +105,19 @@ type apiServiceState struct {
 type servedMetric struct {
 	Name       string   `json:"name"`
 	Query      string   `json:"query,omitempty"`       // absent when the cluster agent could not be asked
+	Source     string   `json:"source,omitempty"`      // likewise
+	State      string   `json:"state,omitempty"`       // likewise: Valid, or a word for what it is instead
 	Value      string   `json:"value,omitempty"`       // the newest, even when no longer valid
 	AgeSeconds *float64 `json:"age_seconds,omitempty"` // of the value
 	Valid      bool     `json:"valid"`                 // autoscalers are given the value
+	StandsIn   bool     `json:"stands_in,omitempty"`   // the value is one that an annotation gives for no data
 	Error      string   `json:"error,omitempty"`
-	References []string `json:"references"` // the HPAs, as namespace/name
+	Warning    string   `json:"warning,omitempty"` // of the newest attempt, while the value is still good
+	References []string `json:"references"`        // the HPAs, as namespace/name
+
+	Pushed      bool      `json:"pushed,omitempty"`
+	NextAttempt time.Time `json:"next_attempt,omitzero"`
+	BackOff     bool      `json:"back_off,omitempty"`
 
 	namespace string // to ask for it
 	selector  *metav1.LabelSelector
@@ -117,7 +135,7 @@ func overview(ctx context.Context, c *release.Cluster, namespace string, now tim
 		st.Agents = &workload{ds.Name, ds.Status.NumberReady, ds.Status.DesiredNumberScheduled}
 	}
 	st.Backend = backendOf(ctx, c, rel)
-	var rows []release.ServedMetric
+	var rows []served.Metric
 	st.ClusterAgent, rows = clusterAgentOf(ctx, c, rel)
 	st.APIService = apiServiceOf(ctx, c)
 	if rows != nil {

@@ -17,6 +17,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"kelpie.dev/kelpie/cli/release"
+	"kelpie.dev/kelpie/cli/served"
 )
 
 func backendOf(ctx context.Context, c *release.Cluster, rel *release.Release) *backendState {
@@ -61,7 +62,7 @@ func readyPod(ctx context.Context, c *release.Cluster, rel *release.Release, sel
 
 // clusterAgentOf returns the cluster agent's part, and its view of the metrics:
 // nil when it cannot be asked.
-func clusterAgentOf(ctx context.Context, c *release.Cluster, rel *release.Release) (agentState, []release.ServedMetric) {
+func clusterAgentOf(ctx context.Context, c *release.Cluster, rel *release.Release) (agentState, []served.Metric) {
 	d := rel.ClusterAgent
 	st := agentState{workload: workload{d.Name, d.Status.ReadyReplicas, wantedReplicas(d.Spec.Replicas)}}
 	if name := release.Env(&d.Spec.Template.Spec, "DD_LEADER_LEASE_NAME"); name != "" {
@@ -80,24 +81,30 @@ func clusterAgentOf(ctx context.Context, c *release.Cluster, rel *release.Releas
 		st.Error = err.Error()
 		return st, nil
 	}
-	if s.Leader {
+	switch {
+	case s.Leader:
 		st.Leader = s.Replica
+	case st.Leader == "":
+		st.Leader = s.LeaderName
 	}
+	st.Registration, st.Certificate, st.CertEnds = s.Registration, s.Certificate, s.CertEnds
+	st.Sources = append([]served.Source{s.Source}, s.OtherSources...)
 	st.Source, st.Pushed = s.Source.URL, s.Source.Streaming
 	if s.Source.Failing() {
 		st.SourceError = s.Source.LastError
 	}
 	if s.Metrics == nil {
-		s.Metrics = []release.ServedMetric{}
+		s.Metrics = []served.Metric{}
 	}
 	return st, s.Metrics
 }
 
 // asSeen is the metrics as the cluster agent sees them.
-func asSeen(rows []release.ServedMetric, now time.Time) []servedMetric {
+func asSeen(rows []served.Metric, now time.Time) []servedMetric {
 	out := make([]servedMetric, len(rows))
 	for i, r := range rows {
-		out[i] = servedMetric{Name: r.Metric, Query: r.Query, Value: r.Value, Valid: r.Valid, Error: r.Error, References: r.References}
+		out[i] = servedMetric{Name: r.Metric, Query: r.Query, Source: r.Source, State: r.State, Value: r.Value, Valid: r.Valid, StandsIn: r.StandsIn,
+			Error: r.Error, Warning: r.Warning, References: r.References, Pushed: r.Pushed, NextAttempt: r.NextAttempt, BackOff: r.BackOff}
 		if !r.At.IsZero() {
 			age := max(0, now.Sub(r.At).Seconds())
 			out[i].AgeSeconds = &age
@@ -162,10 +169,18 @@ func asServed(ctx context.Context, c *release.Cluster, now time.Time) ([]servedM
 	for i := range out[:min(len(out), maxAsked)] {
 		out[i].ask(ctx, c, now)
 	}
+	slices.SortStableFunc(out, func(a, b servedMetric) int { return cmp.Compare(rank(a.Valid), rank(b.Valid)) })
 	if len(out) > maxAsked {
 		return out, fmt.Errorf("only the first %d of %d metrics were asked for", maxAsked, len(out))
 	}
 	return out, nil
+}
+
+func rank(valid bool) int {
+	if valid {
+		return 1
+	}
+	return 0
 }
 
 func (m *servedMetric) ask(ctx context.Context, c *release.Cluster, now time.Time) {

@@ -5,10 +5,13 @@ import (
 	"io"
 	"strings"
 	"text/tabwriter"
+	"time"
+
+	"kelpie.dev/kelpie/cli/served"
 )
 
 // print writes the status on one screen, for people.
-func (s *status) print(w io.Writer) error {
+func (s *status) print(w io.Writer, wide bool) error {
 	var b strings.Builder
 	tw := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	row := func(name, format string, args ...any) {
@@ -26,14 +29,19 @@ func (s *status) print(w io.Writer) error {
 	}
 	s.printBackend(row)
 	s.printClusterAgent(row)
-	if s.APIService.Available {
-		row("APIService", "available")
-	} else {
-		row("APIService", "NOT AVAILABLE: %s", s.APIService.Message)
+	s.printAPIService(row)
+	t := served.Table{Rows: s.rows(), Now: s.At}
+	if !wide {
+		t.Width = served.Width(w)
 	}
-	row("metrics", "%d of %d are valid", s.valid(), len(s.Metrics))
+	row("metrics", "%s", served.Summary(t.Rows))
 	_ = tw.Flush() // a Builder accepts all
-	s.printMetrics(&b)
+	if s.MetricsError != "" {
+		fmt.Fprintf(&b, "\nThe list below is not complete: %s\n", s.MetricsError)
+	}
+	b.WriteByte('\n')
+	t.Lines(&b)
+	t.Words(&b)
 	_, err := io.WriteString(w, b.String())
 	return err
 }
@@ -61,87 +69,49 @@ func (s *status) printBackend(row func(name, format string, args ...any)) {
 func (s *status) printClusterAgent(row func(name, format string, args ...any)) {
 	c := &s.ClusterAgent
 	leader := ""
-	if c.Leader != "" {
+	switch {
+	case c.Leader != "":
 		leader = ", leader " + c.Leader
+	case c.Error == "": // else it is only not known
+		leader = ", NO LEADER"
 	}
 	row("cluster agent", "%s%s", &c.workload, leader)
-	switch {
-	case c.Error != "":
+	if c.Error != "" {
 		row("", "its status cannot be read: %s", c.Error)
-	case c.SourceError != "":
-		row("", "source %s FAILING: %s", c.Source, c.SourceError)
-	case c.Pushed:
-		row("", "values are pushed by %s", c.Source)
-	case c.Source != "":
-		row("", "values are polled from %s", c.Source)
 	}
-}
-
-// valid counts the metrics that have a value.
-func (s *status) valid() int {
-	n := 0
-	for i := range s.Metrics {
-		if s.Metrics[i].Valid {
-			n++
+	for i := range c.Sources {
+		name := "source"
+		for _, line := range c.Sources[i].Lines(s.At) {
+			row(name, "%s", line)
+			name = ""
 		}
 	}
-	return n
+	if text := served.Certificate(c.Certificate, c.CertEnds, s.At); text != "" {
+		row("certificate", "%s", text)
+	}
 }
 
-func (s *status) printMetrics(b *strings.Builder) {
-	if s.MetricsError != "" {
-		fmt.Fprintf(b, "\nThe list below is not complete: %s\n", s.MetricsError)
+func (s *status) printAPIService(row func(name, format string, args ...any)) {
+	switch a := &s.APIService; {
+	case !a.Available:
+		row("APIService", "NOT AVAILABLE: %s", a.Message)
+	case s.ClusterAgent.Registration != "":
+		row("APIService", "available, but %s", s.ClusterAgent.Registration)
+	default:
+		row("APIService", "available")
 	}
-	if len(s.Metrics) == 0 {
-		return
-	}
-	b.WriteByte('\n')
-	tw := tabwriter.NewWriter(b, 0, 0, 3, ' ', 0)
-	_, _ = fmt.Fprintln(tw, "METRIC\tVALUE\tAGE\tVALID\tREFERENCES")
+}
+
+// rows are the metrics as they are printed.
+func (s *status) rows() []served.Metric {
+	out := make([]served.Metric, len(s.Metrics))
 	for i := range s.Metrics {
 		m := &s.Metrics[i]
-		value, age := "-", "-"
-		if m.Value != "" {
-			value = m.Value
-		}
+		out[i] = served.Metric{Metric: m.Name, Query: m.Query, Source: m.Source, State: m.State, Value: m.Value, Valid: m.Valid, StandsIn: m.StandsIn,
+			Error: m.Error, Warning: m.Warning, References: m.References, Pushed: m.Pushed, NextAttempt: m.NextAttempt, BackOff: m.BackOff}
 		if m.AgeSeconds != nil {
-			age = seconds(*m.AgeSeconds)
-		}
-		_, _ = fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\n", m.Name, value, age, yes(m.Valid), strings.Join(m.References, ", "))
-	}
-	_ = tw.Flush() // a Builder accepts all
-	for i := range s.Metrics {
-		m := &s.Metrics[i]
-		if m.Error == "" {
-			continue
-		}
-		fmt.Fprintf(b, "\n%s: %s\n", m.Name, m.Error)
-		if len(m.References) > 0 {
-			b.WriteString(hint(m.References))
+			out[i].At = s.At.Add(-time.Duration(*m.AgeSeconds * float64(time.Second)))
 		}
 	}
-}
-
-func yes(v bool) string {
-	if v {
-		return "yes"
-	}
-	return "no"
-}
-
-// hint says how to find the mend for one of the autoscalers that refer to a
-// metric: doctor walks the chain of an HPA, and knows nothing of others.
-func hint(references []string) string {
-	for _, ref := range references {
-		if ns, name, ok := strings.Cut(strings.TrimPrefix(ref, "hpa:"), "/"); ok && !strings.Contains(ns, ":") {
-			return fmt.Sprintf("  find the mend: kelpie doctor hpa/%s -n %s\n", name, ns)
-		}
-	}
-	for _, ref := range references {
-		if id, ok := strings.CutPrefix(ref, "wpa:"); ok {
-			ns, name, _ := strings.Cut(id, "/")
-			return fmt.Sprintf("  find the mend: kubectl describe watermarkpodautoscaler/%s -n %s\n", name, ns)
-		}
-	}
-	return ""
+	return out
 }

@@ -298,6 +298,7 @@ type backend struct {
 	status int                // of every answer; 0 means 200
 	frozen time.Time          // newest point's time; zero means now
 	asked  map[string]int
+	limit  bool // answers name a rate limit
 }
 
 func newBackend(t *testing.T) *backend {
@@ -327,6 +328,11 @@ func (b *backend) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(b.status)
 		_ = json.NewEncoder(w).Encode(payload.ErrorBody{Errors: []string{"Forbidden"}})
 		return
+	}
+	if b.limit {
+		for name, value := range map[string]string{"Limit": "1000000", "Remaining": "999000", "Period": "3600", "Reset": "1800"} {
+			w.Header().Set("X-RateLimit-"+name, value)
+		}
 	}
 	newest := time.Now()
 	if !b.frozen.IsZero() {

@@ -46,7 +46,7 @@ type agent struct {
 	cfg  Config
 	proc Process
 	rest *rest.Config
-	reg  *prometheus.Registry
+	reg  prometheus.Registerer
 	kube kubernetes.Interface
 
 	leader *leader
@@ -71,10 +71,11 @@ type agent struct {
 
 // Run runs the cluster agent until ctx ends, and then returns nil.
 func Run(ctx context.Context, cfg Config, proc Process) error {
-	a := &agent{cfg: cfg, proc: proc, reg: prometheus.NewRegistry()}
+	reg := prometheus.NewRegistry()
+	a := &agent{cfg: cfg, proc: proc, reg: reg}
 	a.reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	probe := health.New(health.Options{
-		Addr: ":" + strconv.Itoa(cfg.HealthPort), Role: "cluster-agent", Version: proc.Version, Registry: a.reg,
+		Addr: ":" + strconv.Itoa(cfg.HealthPort), Role: "cluster-agent", Version: proc.Version, Registry: reg,
 		Ready: a.ready, Status: a.status, Log: proc.Log,
 	})
 	for _, s := range cfg.Unneeded {
@@ -124,7 +125,7 @@ func (a *agent) build() error {
 		parts = append(parts, a.newAutoscalers)
 	}
 	if a.cfg.Enabled {
-		parts = append(parts, a.newSource, a.newIndex, a.newObjects, a.newKeeper, a.newKEDA)
+		parts = append(parts, a.newSource, a.newIndex, a.newObjects, a.newKeeper, a.newKEDA, a.newInventory)
 	}
 	if a.cfg.State.Enabled {
 		parts = append(parts, a.newState)
@@ -226,6 +227,13 @@ func (a *agent) newKEDA() error {
 		Config: a.rest, URL: a.cfg.KEDA.URL, CAFile: a.cfg.KEDA.CAFile, Timeout: a.cfg.KEDA.Timeout, Registerer: a.reg, Log: a.proc.Log,
 	})
 	return err // names itself
+}
+
+func (a *agent) newInventory() error {
+	if err := a.reg.Register(&inventory{a}); err != nil {
+		return fmt.Errorf("register the metrics' metrics: %w", err)
+	}
+	return nil
 }
 
 // referencesChanged follows an autoscaler that came, changed or went.

@@ -186,6 +186,7 @@ func TestObjectsMode(t *testing.T) {
 	}
 
 	t.Run("bad input harms only itself", func(t *testing.T) { c.badInput(t, b, first) })
+	t.Run("telemetry", func(t *testing.T) { c.conforms(t, b, first, "CRD") })
 	t.Run("generated objects come and go", func(t *testing.T) { c.generated(t, b) })
 
 	// A second replica serves from its own memory; the first one's death is not seen.
@@ -394,6 +395,7 @@ func TestInlineMode(t *testing.T) {
 		t.Errorf("requests counted = %s, want some", got)
 	}
 	must(t, health.Fetch(t.Context(), r.health, "/health", &health.Health{}))
+	t.Run("telemetry", func(t *testing.T) { c.conforms(t, b, r, "inline") })
 	t.Run("taken over", func(t *testing.T) { c.takenOver(t, r) })
 	t.Run("secret edited by hand", c.secretEdited)
 	t.Run("admission", c.admission)

@@ -22,6 +22,7 @@ type leader struct {
 	gained  func()
 	log     *slog.Logger
 	leading atomic.Bool
+	holder  atomic.Pointer[string] // who holds the lease, as last seen; nil before
 	gauge   *prometheus.GaugeVec
 }
 
@@ -36,6 +37,17 @@ func newLeader(cfg Config, client kubernetes.Interface, reg prometheus.Registere
 
 // isLeader reports whether this replica may write now.
 func (l *leader) isLeader() bool { return l.leading.Load() }
+
+// name returns the replica that leads, or "" while this one knows of none.
+func (l *leader) name() string {
+	if l.isLeader() {
+		return l.cfg.Identity
+	}
+	if h := l.holder.Load(); h != nil && *h != l.cfg.Identity {
+		return *h
+	}
+	return ""
+}
 
 func (l *leader) set(leading bool) {
 	l.leading.Store(leading)
@@ -66,6 +78,7 @@ func (l *leader) run(ctx context.Context) error {
 				// after the lease is lost: it may signal and no more.
 				OnStartedLeading: func(context.Context) { close(won) },
 				OnStoppedLeading: func() {},
+				OnNewLeader:      func(holder string) { l.holder.Store(&holder) },
 			},
 		})
 		if err != nil {

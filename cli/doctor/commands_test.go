@@ -12,6 +12,7 @@ import (
 
 	"kelpie.dev/kelpie/cli"
 	"kelpie.dev/kelpie/cli/release"
+	"kelpie.dev/kelpie/cli/served"
 )
 
 // kelpie runs the command line against the lab's cluster.
@@ -26,8 +27,9 @@ func (l *lab) kelpie(t *testing.T, args ...string) (code int, out, errs string) 
 func testCommands(t *testing.T, l *lab) {
 	l.set(t, func() {
 		l.backend = `{"points_accepted_per_second":12.5,"store":{"series":7,"metric_names":2},"last_errors":[{"at":"2026-08-20T10:00:00Z","message":"write slow","attributes":{"error":"disk"}}]}`
-		l.clusterAgent = release.ClusterAgentStatus{Replica: "datadog-cluster-agent-y1", Leader: true, Source: release.Source{URL: "http://datadog-agent-backend"},
-			Metrics: []release.ServedMetric{
+		l.clusterAgent = release.ClusterAgentStatus{Replica: "datadog-cluster-agent-y1", Leader: true, Source: served.Source{URL: "http://datadog-agent-backend", Period: 30},
+			CertEnds: time.Date(2126, 1, 1, 0, 0, 0, 0, time.UTC),
+			Metrics: []served.Metric{
 				{Metric: "flask.request.rate", Value: "4.5", At: time.Now(), Valid: true, References: []string{"test/inline"}},
 				{Metric: "shop.orders", Error: "NoData: no data", References: []string{"test/other"}},
 			}}
@@ -45,9 +47,12 @@ func testCommands(t *testing.T, l *lab) {
 			`last error: 2026-08-20T10:00:00Z: write slow: disk$`,
 			`^cluster agent  1 of 1 ready \(datadog-cluster-agent\), leader datadog-cluster-agent-y1$`,
 			`^APIService     available$`,
-			`^metrics        1 of 2 are valid$`,
-			`^flask.request.rate   4.5     \d+s    yes     test/inline$`,
-			`^shop.orders          -       -     no      test/other$`,
+			`^source         http://datadog-agent-backend: not asked yet, 0 queries, polled every 30s$`,
+			`^certificate    ends 2126-01-01, in \d+d$`,
+			`^metrics        1 of 2 are valid: 1 NoData, 1 Valid$`,
+			`^STATE   METRIC              VALUE  AGE  NEXT  REFERENCES$`,
+			`^Valid   flask.request.rate  4.5    \ds   -     test/inline$`,
+			`^NoData  shop.orders         -      -    -     test/other$`,
 			`^shop.orders: NoData: no data$`,
 			`find the mend: kelpie doctor hpa/other -n test$`,
 		}},

@@ -14,6 +14,7 @@ import (
 
 	"kelpie.dev/kelpie/cli/doctor"
 	"kelpie.dev/kelpie/cli/release"
+	"kelpie.dev/kelpie/cli/served"
 )
 
 // fault is something broken, and what the doctor must say of it.
@@ -91,7 +92,7 @@ var faults = []fault{
 		says: []string{"wrong API key in Secret datadog/datadog-secret, key api-key"}},
 	{name: "key corrected, cluster agent not restarted", hpa: "crd", check: "provider-source", says: []string{"rollout restart deployment datadog-cluster-agent"}, breakIt: func(t *testing.T, l *lab) {
 		l.set(t, func() {
-			l.clusterAgent.Source = release.Source{URL: "http://backend", LastError: "refuses the keys (HTTP 403: Forbidden)", LastErrorAt: time.Now()}
+			l.clusterAgent.Source = served.Source{URL: "http://backend", LastError: "refuses the keys (HTTP 403: Forbidden)", LastErrorAt: time.Now()}
 		})
 	}},
 	{name: "agent with an old key", hpa: "inline", check: "forwarding", says: []string{"403", "rollout restart daemonset datadog-agent"}, breakIt: func(t *testing.T, l *lab) {

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"kelpie.dev/kelpie/cli/served"
 )
 
 // AgentStatus is what is read of an agent's /status.
@@ -50,36 +52,7 @@ func Status(ctx context.Context, p Proxy, pod *corev1.Pod, defaultPort int32, in
 }
 
 // ClusterAgentStatus is what is read of a cluster agent's /status.
-type ClusterAgentStatus struct {
-	Replica      string         `json:"replica"`
-	Leader       bool           `json:"leader"`
-	Registration string         `json:"registration"` // what is wrong with the APIService
-	Source       Source         `json:"source"`
-	Metrics      []ServedMetric `json:"metrics"`
-}
-
-// Source is how a cluster agent's reading of values goes.
-type Source struct {
-	URL         string    `json:"url"`
-	LastSuccess time.Time `json:"last_success"`
-	LastError   string    `json:"last_error"`
-	LastErrorAt time.Time `json:"last_error_at"`
-	Streaming   bool      `json:"streaming"` // values are pushed
-}
-
-// Failing reports whether the newest request failed.
-func (s *Source) Failing() bool { return s.LastError != "" && s.LastErrorAt.After(s.LastSuccess) }
-
-// ServedMetric is a metric as the cluster agent sees it.
-type ServedMetric struct {
-	Metric     string    `json:"metric"`
-	Query      string    `json:"query"`
-	Value      string    `json:"value"` // the newest, even when no longer valid
-	At         time.Time `json:"at"`
-	Valid      bool      `json:"valid"`
-	Error      string    `json:"error"`
-	References []string  `json:"references"` // the HPAs, as namespace/name
-}
+type ClusterAgentStatus = served.Status
 
 // BackendStatus is what is read of the backend's /status.
 type BackendStatus struct {

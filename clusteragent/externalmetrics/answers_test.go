@@ -201,7 +201,7 @@ func TestPolicyAtTheAPI(t *testing.T) {
 			t.Errorf("%s, %s from %s: %v, %v; want 3", c.mode, c.metric, c.from, got, err)
 		case c.want != "" && (!apierrors.IsForbidden(err) || !strings.Contains(err.Error(), c.want)):
 			t.Errorf("%s, %s from %s: %v, %v; want 403 with %q", c.mode, c.metric, c.from, got, err, c.want)
-		case c.want != "" && testutil.CollectAndCount(p.refused) != 1:
+		case c.want != "" && testutil.ToFloat64(p.tel.refused.WithLabelValues(strings.Split(c.want, ":")[0])) != 1:
 			t.Errorf("%s from %s: refused and not counted", c.metric, c.from)
 		}
 	}

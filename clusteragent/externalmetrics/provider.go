@@ -19,7 +19,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -65,30 +64,8 @@ type Provider struct {
 	Policy  *policy.Policy // nil is the open one
 	Autogen bool           // plain metric names are served in CRD mode too
 
-	requests *prometheus.CounterVec
-	elapsed  *prometheus.HistogramVec
-	age      prometheus.Histogram
-	standIns *prometheus.CounterVec
-	refused  *prometheus.CounterVec
-	log      *slog.Logger
-}
-
-// Instrument registers the provider's own metrics and gives it a logger. It must
-// be called once, before the first request. The metrics without prefix have
-// Datadog's names.
-func (p *Provider) Instrument(reg prometheus.Registerer, log *slog.Logger) {
-	p.log = log
-	p.requests = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "external_metrics_api_requests",
-		Help: "Requests for external metrics."}, []string{"handler", "in_error"})
-	p.elapsed = prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "external_metrics_api_elapsed",
-		Help: "Seconds to answer a request."}, []string{"handler", "in_error"})
-	p.age = prometheus.NewHistogram(prometheus.HistogramOpts{Name: "kelpie_external_metrics_served_age_seconds",
-		Help: "Age of the data points served.", Buckets: []float64{1, 2, 5, 10, 20, 30, 45, 60, 90, 120, 180, 300, 900}})
-	p.standIns = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "kelpie_external_metrics_stand_ins_total",
-		Help: "Requests answered with what a DatadogMetric's annotation has stand in for data that there are not."}, []string{"reason"})
-	p.refused = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "kelpie_external_metrics_refused_total",
-		Help: "Requests that the policy refused."}, []string{"reason"})
-	reg.MustRegister(p.requests, p.elapsed, p.age, p.standIns, p.refused)
+	tel *telemetry
+	log *slog.Logger
 }
 
 // GetExternalMetric returns exactly one value, or an error a person can act on.
@@ -99,13 +76,14 @@ func (p *Provider) GetExternalMetric(ctx context.Context, namespace string, sel 
 	start := time.Now()
 	item, err := p.item(ctx, namespace, info.Metric, sel)
 	inError := fmt.Sprint(err != nil)
-	p.requests.WithLabelValues("get", inError).Inc()
-	p.elapsed.WithLabelValues("get", inError).Observe(time.Since(start).Seconds())
+	p.tel.requests.WithLabelValues("get", inError).Inc()
+	p.tel.answers.WithLabelValues(code(err)).Inc()
+	p.tel.elapsed.WithLabelValues("get", inError).Observe(time.Since(start).Seconds())
 	if err != nil {
 		p.log.Debug("no value to serve", "namespace", namespace, "metric", info.Metric, "selector", sel.String(), "error", err)
 		return nil, err
 	}
-	p.age.Observe(time.Since(item.Timestamp.Time).Seconds())
+	p.tel.age.Observe(time.Since(item.Timestamp.Time).Seconds())
 	return &external_metrics.ExternalMetricValueList{Items: []external_metrics.ExternalMetricValue{item}}, nil
 }
 
@@ -132,7 +110,7 @@ func (p *Provider) item(ctx context.Context, namespace, metric string, sel label
 		return external_metrics.ExternalMetricValue{}, failure(&source.Error{Reason: source.NotANumber, Message: qerr.Error()}, m.Query)
 	}
 	if served.StandsFor != nil {
-		p.standIns.WithLabelValues(string(served.StandsFor.Reason)).Inc()
+		p.tel.standIns.WithLabelValues(string(served.StandsFor.Reason)).Inc()
 	}
 	return external_metrics.ExternalMetricValue{
 		MetricName: metric, MetricLabels: metricLabels(sel), Timestamp: metav1.NewTime(served.At.UTC()), Value: q,
@@ -160,11 +138,7 @@ func (p *Provider) find(namespace, metric string, sel labels.Selector) (datadogm
 		if no, ok := errors.AsType[*policy.Refusal](in.Err); ok {
 			return datadogmetric.Metric{}, p.forbid(no)
 		}
-		reason := source.Reason("InvalidSelector")
-		if errors.Is(in.Err, reference.ErrName) {
-			reason = "InvalidMetricName"
-		}
-		return datadogmetric.Metric{}, failure(&source.Error{Reason: reason, Message: in.Err.Error()}, "")
+		return datadogmetric.Metric{}, failure(&source.Error{Reason: Untranslatable(in.Err), Message: in.Err.Error()}, "")
 	}
 	if p.Objects != nil {
 		// The generated object is the metric once it exists: its query may be edited.
@@ -264,9 +238,21 @@ func metricLabels(sel labels.Selector) map[string]string {
 	return out
 }
 
+// Untranslatable is the reason of a metric name and selector of which err made no
+// query.
+func Untranslatable(err error) source.Reason {
+	if no, ok := errors.AsType[*policy.Refusal](err); ok {
+		return source.Reason(no.Reason)
+	}
+	if errors.Is(err, reference.ErrName) {
+		return "InvalidMetricName"
+	}
+	return "InvalidSelector"
+}
+
 // forbid counts a refusal and makes the answer of it.
 func (p *Provider) forbid(no *policy.Refusal) error {
-	p.refused.WithLabelValues(no.Reason).Inc()
+	p.tel.refused.WithLabelValues(no.Reason).Inc()
 	return status(http.StatusForbidden, metav1.StatusReasonForbidden, no.Reason+": "+no.Message)
 }
 

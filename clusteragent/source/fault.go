@@ -69,6 +69,7 @@ func (p *Poller) name() string { return "the source " + p.opts.SourceURL }
 func (p *Poller) request(ctx context.Context, keys []Key, now time.Time) ([]outcome, error) {
 	ctx, cancel := context.WithTimeout(ctx, p.opts.Timeout)
 	defer cancel()
+	defer func(start time.Time) { p.tel.latency.Observe(time.Since(start).Seconds()) }(time.Now())
 	if p.opts.PromQL != nil {
 		o, err := p.opts.PromQL.ask(ctx, keys[0].Query, now) // batches are of one
 		return []outcome{o}, err

@@ -72,6 +72,7 @@ type Poller struct {
 	owners      map[string][]Key
 	notify      func(owner string)
 	pausedUntil time.Time
+	tick        time.Time // of the next cycle
 	status      Status
 	size        int // queries a request, at most
 	calm        int // cycles without a timeout, while that is fewer than asked for
@@ -96,21 +97,6 @@ type state struct {
 func (s *state) tell(now time.Time) []string {
 	s.quiet, s.told = false, now
 	return slices.Collect(maps.Keys(s.owners))
-}
-
-// Status is the source's own health.
-type Status struct {
-	Name        Name      `json:"name,omitempty"`
-	URL         string    `json:"url"`
-	Period      float64   `json:"period_seconds"` // between two polls of a query
-	LastSuccess time.Time `json:"last_success,omitzero"`
-	LastError   string    `json:"last_error,omitempty"`
-	LastErrorAt time.Time `json:"last_error_at,omitzero"`
-	Queries     int       `json:"queries"`
-	Streaming   bool      `json:"streaming"` // values are pushed
-	StreamError string    `json:"stream_error,omitempty"`
-
-	Endpoints []EndpointStatus `json:"endpoints,omitempty"` // where there are several
 }
 
 // New returns a Poller that asks nothing until Run.
@@ -232,18 +218,6 @@ func (p *Poller) Read(k Key) Reading {
 	return Reading{}
 }
 
-// Status returns the source's own health.
-func (p *Poller) Status() Status {
-	p.mu.RLock()
-	defer p.mu.RUnlock()
-	s := p.status
-	s.Queries = len(p.queries)
-	if f, ok := p.opts.Querier.(*Failover); ok {
-		s.Endpoints = f.Status()
-	}
-	return s
-}
-
 // Run polls until ctx ends, and then returns nil.
 func (p *Poller) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
@@ -251,6 +225,7 @@ func (p *Poller) Run(ctx context.Context) error {
 		tick := time.NewTicker(p.opts.Period)
 		defer tick.Stop()
 		for {
+			p.ticks(time.Now())
 			select {
 			case <-ctx.Done():
 				return nil

@@ -32,6 +32,11 @@ const (
 	Pending           Reason = "Pending"           // not asked yet
 )
 
+// Reasons are all that a Reading's error may have.
+var Reasons = []Reason{
+	SyntaxError, QueryTooLong, QueryRejected, NoData, MultipleSeries, NotANumber, Stale, Unauthorized, RateLimited, SourceUnavailable,
+}
+
 // Own reports whether the reason lies in the query or its data, so that
 // yesterday's value must not stand in for today's.
 func (r Reason) Own() bool {

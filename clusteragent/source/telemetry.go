@@ -13,17 +13,18 @@ import (
 // of Datadog's cluster agent, which its dashboards and its check read; the
 // constant label join_leader is theirs as well.
 type telemetry struct {
-	requests  *prometheus.CounterVec // by class of answer
-	failures  *prometheus.CounterVec // attempts of queries, by reason
-	value     *prometheus.GaugeVec   // by series
-	delay     *prometheus.GaugeVec   // by series
-	updated   *prometheus.CounterVec // by series
-	elapsed   prometheus.Histogram   // of a cycle
-	queries   prometheus.Gauge       // in use
-	prefix    string                 // of a series' name
-	stretched prometheus.Gauge       // queries that the last cycle had no budget for
-	limits    [5]prometheus.Gauge    // limit, remaining, period, reset, least remaining
-	streaming prometheus.Gauge       // 1 while values are pushed
+	requests  *prometheus.CounterVec  // by class of answer
+	failures  *prometheus.CounterVec  // attempts of queries, by reason
+	value     *prometheus.GaugeVec    // by series
+	delay     *prometheus.GaugeVec    // by series
+	updated   *prometheus.CounterVec  // by series
+	elapsed   prometheus.Histogram    // of a cycle
+	queries   prometheus.Gauge        // in use
+	prefix    string                  // of a series' name
+	stretched prometheus.Gauge        // queries that the last cycle had no budget for
+	limits    [5]*prometheus.GaugeVec // limit, remaining, period, reset, least remaining
+	streaming prometheus.Gauge        // 1 while values are pushed
+	latency   prometheus.Observer     // of a request
 }
 
 // newTelemetry returns the telemetry of one source. Several sources share the
@@ -46,10 +47,16 @@ func newTelemetry(o Options) *telemetry {
 		Help: "Age of the newest value's point when it was read."}, series))
 	t.updated = register(o.Registerer, prometheus.NewCounterVec(prometheus.CounterOpts{Name: "external_metrics_updated", ConstLabels: join,
 		Help: "Values read."}, series))
+	for _, reason := range Reasons {
+		t.failures.WithLabelValues(string(reason)) // an increase is seen only from something
+	}
 	t.elapsed = register(o.Registerer, prometheus.NewHistogram(prometheus.HistogramOpts{Name: "external_metrics_retriever_elapsed",
 		Help: "Seconds that a polling cycle takes.", Buckets: []float64{0.5, 1, 5, 10, 20, 30, 60, 120, 300}}))
 	t.queries = register(o.Registerer, prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "kelpie_external_metrics_queries",
 		Help: "Distinct queries in use, by source."}, []string{"source"})).WithLabelValues(string(o.Name))
+	t.latency = register(o.Registerer, prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "kelpie_external_metrics_source_request_seconds",
+		Help: "Seconds that a source takes to answer a request, or to fail.", Buckets: []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30}},
+		[]string{"source"})).WithLabelValues(string(o.Name))
 	t.streaming = register(o.Registerer, prometheus.NewGauge(prometheus.GaugeOpts{Name: "kelpie_external_metrics_streaming",
 		Help: "1 while the source pushes values, 0 while it is polled."}))
 	t.stretched = register(o.Registerer, prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "kelpie_external_metrics_stretched_queries",
@@ -62,7 +69,7 @@ func newTelemetry(o Options) *telemetry {
 		if !o.Second && o.PromQL == nil {
 			vec = register(o.Registerer, vec) // upstream has one source
 		}
-		t.limits[i] = vec.WithLabelValues("/api/v1/query")
+		t.limits[i] = vec // without series until an answer names a limit: no limit is not a limit of 0
 	}
 	if o.Second {
 		t.prefix = string(o.Name) + ":"
@@ -102,7 +109,7 @@ func (t *telemetry) show(shown *string, o outcome, now time.Time) {
 // rate publishes a rate limit.
 func (t *telemetry) rate(l datadog.RateLimit, least int) {
 	for i, v := range [...]float64{float64(l.Limit), float64(l.Remaining), l.Period.Seconds(), l.Reset.Seconds(), float64(least)} {
-		t.limits[i].Set(v)
+		t.limits[i].WithLabelValues("/api/v1/query").Set(v)
 	}
 }
 

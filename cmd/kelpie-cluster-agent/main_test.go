@@ -1,49 +1,80 @@
 package main
 
 import (
+	"encoding/json"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"kelpie.dev/kelpie/clusteragent"
 	"kelpie.dev/kelpie/clusteragent/source"
 )
 
-func TestPrintStatus(t *testing.T) {
-	now := time.Unix(100_000, 0)
-	var b strings.Builder
-	err := printStatus(&b, clusteragent.Status{
-		Replica: "pod-1", Leader: true, Serving: true, CertEnds: time.Date(2027, 11, 26, 0, 0, 0, 0, time.UTC), Registration: "APIService points to service \"keda/x\"",
-		Source: source.Status{URL: "http://backend:8080", LastSuccess: now.Add(-5 * time.Second), LastError: "HTTP 503", LastErrorAt: now.Add(-time.Minute), Queries: 2},
-		OtherSources: []source.Status{{Name: source.Prometheus, URL: "http://prom:9090", Queries: 3, Period: 15,
-			Endpoints: []source.EndpointStatus{{URL: "http://second", Status: "OK", Used: true, LastSuccess: now.Add(-3 * time.Second)}}}},
-		Metrics: []clusteragent.Row{
-			{Metric: "nginx.requests", Query: "avg:nginx.requests{*}.rollup(30)", Value: "12.5", At: now.Add(-40 * time.Second), Age: 40, Valid: true, References: []string{"web/a", "web/b"}},
-			{Metric: "datadogmetric@web:bad", Query: "avg:x{", Error: "SyntaxError: position 7"},
-		},
-	}, now)
+// printed is what the status command prints of a status.
+func printed(t *testing.T, s clusteragent.Status, now time.Time) string {
+	t.Helper()
+	raw, err := json.Marshal(s)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{
-		"Leader:        yes", "APIService:    APIService points to", "Certificate:   ends 2027-11-26", "last success: 5s ago", "last error:   1m0s ago: HTTP 503",
-		"Source:        http://prom:9090 (prometheus)\n  queries:      3, polled every 15s\n  last success: never\n  endpoint:     http://second: OK, used now; last success: 3s ago, last failure: never",
-		"nginx.requests         12.5   40s  yes    web/a, web/b  avg:nginx.requests{*}.rollup(30)  -",
-		"datadogmetric@web:bad  -      -    no     -             avg:x{                            SyntaxError: position 7",
-	} {
-		if !strings.Contains(b.String(), want) {
-			t.Errorf("status lacks %q:\n%s", want, b.String())
-		}
+	var b strings.Builder
+	if err := printStatus(&b, raw, 120, now); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+func TestPrintStatus(t *testing.T) {
+	now := time.Date(2026, 11, 26, 12, 0, 0, 0, time.UTC)
+	got := printed(t, clusteragent.Status{
+		Replica: "pod-1", LeaderName: "pod-2", Serving: true, CertEnds: now.AddDate(1, 0, 0), Registration: "APIService points to service \"keda/x\"",
+		Source: source.Status{URL: "http://backend:8080", LastSuccess: now.Add(-5 * time.Second), LastError: "HTTP 503", LastErrorAt: now.Add(-time.Minute), Queries: 2,
+			Streaming: true, RateLimit: &source.RateLimit{Limit: 100, Remaining: 7, Least: 3, Period: 3600, Resets: now.Add(10 * time.Minute)}},
+		OtherSources: []source.Status{{Name: source.Prometheus, URL: "http://prom:9090", Queries: 3, Period: 15,
+			Endpoints: []source.EndpointStatus{{URL: "http://second", Status: "OK", Used: true, LastSuccess: now.Add(-3 * time.Second)}}}},
+		Metrics: []clusteragent.Row{
+			{Metric: "datadogmetric@web:bad", Query: "avg:x{", State: "SyntaxError", Source: "kelpie", Error: "SyntaxError: position 7", NextAttempt: now.Add(time.Hour), BackOff: true},
+			{Metric: "nginx.requests", Query: "avg:nginx.requests{*}.rollup(30)", State: "Valid", Source: "kelpie", Value: "12.5", At: now.Add(-40 * time.Second), Age: 40,
+				Valid: true, Pushed: true, References: []string{"web/a", "web/b"}},
+		},
+	}, now)
+	want := `Replica:       pod-1
+Leader:        pod-2
+DatadogMetric: no
+Serving:       yes
+APIService:    APIService points to service "keda/x"
+Certificate:   ends 2027-11-26, in 365d
+Source:        http://backend:8080: up, 2 queries, values are pushed
+               last success 5s ago
+               last error 60s ago: HTTP 503
+               rate limit: 7 of 100 requests left (of late at least 3), is reset in 10m
+Source:        prometheus http://prom:9090: not asked yet, 3 queries, polled every 15s
+               endpoint http://second: OK, used now; last success 3s ago, last failure never
+Metrics:       1 of 2 are valid: 1 SyntaxError, 1 Valid
+
+STATE        METRIC                 VALUE  AGE  NEXT          REFERENCES
+SyntaxError  datadogmetric@web:bad  -      -    back-off 60m  -
+Valid        nginx.requests         12.5   40s  pushed        web/a +1
+
+datadogmetric@web:bad: SyntaxError: position 7
+  query: avg:x{
+`
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("status (-want +got):\n%s", diff)
 	}
 }
 
-func TestStatusSaysWhatStandsInAndWhatIsWrongWithTheCertificate(t *testing.T) {
-	var b strings.Builder
-	err := printStatus(&b, clusteragent.Status{Certificate: "the certificate in secret/a/b ends soon", Metrics: []clusteragent.Row{
-		{Metric: "datadogmetric@web:idle", Value: "0", Valid: true, StandsIn: true, Query: "avg:x{*}", Error: "NoData: no series"}}}, time.Now())
-	for _, want := range []string{"Certificate:   the certificate in secret/a/b ends soon", "0 (stands in)", "NoData: no series"} {
-		if err != nil || !strings.Contains(b.String(), want) {
-			t.Errorf("status lacks %q: %v\n%s", want, err, b.String())
+func TestStatusSaysWhatIsWrong(t *testing.T) {
+	off := printed(t, clusteragent.Status{Replica: "p"}, time.Now())
+	if strings.Contains(off, "Source:") || !strings.Contains(off, "Leader:        NONE") {
+		t.Errorf("without external metrics:\n%s", off)
+	}
+	bad := printed(t, clusteragent.Status{Leader: true, Source: source.Status{URL: "u"}, Certificate: "the certificate in secret/a/b ends soon"}, time.Now())
+	for _, want := range []string{"Leader:        this replica", "Certificate:   the certificate in secret/a/b ends soon", "APIService:    registered to this installation"} {
+		if !strings.Contains(bad, want) {
+			t.Errorf("status lacks %q:\n%s", want, bad)
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/json"
 	"fmt"
@@ -8,13 +9,11 @@ import (
 	"net"
 	"os"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"kelpie.dev/kelpie/clusteragent"
-	"kelpie.dev/kelpie/clusteragent/source"
+	"kelpie.dev/kelpie/cli/served"
 	"kelpie.dev/kelpie/health"
 )
 
@@ -24,25 +23,37 @@ func local() string {
 }
 
 func statusCommand() *cobra.Command {
-	var addr string
+	var addr, out string
 	var asJSON bool
 	c := &cobra.Command{
-		Use: "status", Short: "Show the metrics in use, their values and what is wrong with them", Args: cobra.NoArgs,
+		Use: "status", Short: "Show the metrics in use, their values and what is wrong with them, the worst first", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			var s clusteragent.Status
-			if err := health.Fetch(cmd.Context(), addr, "/status", &s); err != nil {
+			if out != "table" && out != "wide" && out != "json" {
+				return fmt.Errorf("output %q: expected table, wide or json", out)
+			}
+			var raw json.RawMessage
+			if err := health.Fetch(cmd.Context(), addr, "/status", &raw); err != nil {
 				return err
 			}
-			if asJSON {
-				enc := json.NewEncoder(cmd.OutOrStdout())
-				enc.SetIndent("", "  ")
-				return enc.Encode(s)
+			w := cmd.OutOrStdout()
+			if asJSON || out == "json" {
+				var b bytes.Buffer
+				if err := json.Indent(&b, raw, "", "  "); err != nil {
+					return fmt.Errorf("indent the status: %w", err)
+				}
+				_, err := fmt.Fprintln(w, b.String())
+				return err
 			}
-			return printStatus(cmd.OutOrStdout(), s, time.Now())
+			width := served.Width(w)
+			if out == "wide" {
+				width = 0
+			}
+			return printStatus(w, raw, width, time.Now())
 		},
 	}
 	c.Flags().StringVar(&addr, "addr", local(), "health address of the cluster agent")
-	c.Flags().BoolVarP(&asJSON, "json", "j", false, "print JSON")
+	c.Flags().StringVarP(&out, "output", "o", "table", "table, wide with queries and without bound, or json for machines")
+	c.Flags().BoolVarP(&asJSON, "json", "j", false, "the same as -o json")
 	return c
 }
 
@@ -65,78 +76,49 @@ func healthCommand() *cobra.Command {
 	return c
 }
 
-// printStatus writes s as an operator reads it: the source first, as it explains
-// most of what may be wrong below.
-func printStatus(w io.Writer, s clusteragent.Status, now time.Time) error {
+// printStatus writes a status as an operator reads it: the sources before the
+// metrics, as they explain most of what may be wrong below.
+func printStatus(w io.Writer, raw []byte, width int, now time.Time) error {
+	var s served.Status
+	if err := json.Unmarshal(raw, &s); err != nil {
+		return fmt.Errorf("read the status: %w", err)
+	}
 	var b strings.Builder
-	ago := func(t time.Time) string {
-		if t.IsZero() {
-			return "never"
-		}
-		return now.Sub(t).Round(time.Second).String() + " ago"
-	}
-	fmt.Fprintf(&b, "Replica:       %s\nLeader:        %s\nDatadogMetric: %s\nServing:       %s\n",
-		s.Replica, yes(s.Leader), yes(s.CRD), yes(s.Serving))
-	if s.Registration != "" {
-		fmt.Fprintf(&b, "APIService:    %s\n", s.Registration)
-	}
+	row := func(name, text string) { fmt.Fprintf(&b, "%-14s %s\n", name, text) }
+	row("Replica:", s.Replica)
 	switch {
-	case s.Certificate != "":
-		fmt.Fprintf(&b, "Certificate:   %s\n", s.Certificate)
-	case !s.CertEnds.IsZero():
-		fmt.Fprintf(&b, "Certificate:   ends %s\n", s.CertEnds.UTC().Format(time.DateOnly))
+	case s.Leader:
+		row("Leader:", "this replica")
+	case s.LeaderName != "":
+		row("Leader:", s.LeaderName)
+	default:
+		row("Leader:", "NONE that this replica knows of")
 	}
-	for _, src := range append([]source.Status{s.Source}, s.OtherSources...) {
-		printSource(&b, src, ago)
-	}
-	fmt.Fprintf(&b, "\nMetrics: %d\n", len(s.Metrics))
-	tw := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
-	if len(s.Metrics) > 0 {
-		_, _ = fmt.Fprintln(tw, "METRIC\tVALUE\tAGE\tVALID\tREFERENCES\tQUERY\tERROR")
-	}
-	for _, m := range s.Metrics {
-		age := "-"
-		if !m.At.IsZero() {
-			age = (time.Duration(m.Age) * time.Second).String()
-		}
-		value := cmp.Or(m.Value, "-")
-		if m.StandsIn {
-			value += " (stands in)"
-		}
-		_, _ = fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", m.Metric, value, age, yes(m.Valid),
-			cmp.Or(strings.Join(m.References, ", "), "-"), cmp.Or(m.Query, "-"), cmp.Or(m.Error, "-"))
-	}
-	if err := tw.Flush(); err != nil { // to memory: it holds what the writes above met
-		return err
+	if s.Source.URL == "" {
+		row("Serving:", "no: external metrics are switched off")
+	} else {
+		printMetrics(&b, &s, row, served.Table{Rows: s.Metrics, Now: now, Width: width})
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
 }
 
-// printSource writes the health of one source.
-func printSource(b *strings.Builder, s source.Status, ago func(time.Time) string) {
-	how := fmt.Sprintf("polled every %gs", s.Period)
-	switch {
-	case s.Streaming:
-		how = "values are pushed; otherwise " + how
-	case s.StreamError != "":
-		how += ", as there is no value stream: " + s.StreamError
-	}
-	name := s.URL
-	if s.Name != "" {
-		name = fmt.Sprintf("%s (%s)", s.URL, s.Name)
-	}
-	fmt.Fprintf(b, "Source:        %s\n  queries:      %d, %s\n  last success: %s\n", name, s.Queries, how, ago(s.LastSuccess))
-	for _, e := range s.Endpoints {
-		used := ""
-		if e.Used {
-			used = ", used now"
+func printMetrics(b *strings.Builder, s *served.Status, row func(name, text string), t served.Table) {
+	row("DatadogMetric:", yes(s.CRD))
+	row("Serving:", yes(s.Serving))
+	row("APIService:", cmp.Or(s.Registration, "registered to this installation"))
+	row("Certificate:", cmp.Or(served.Certificate(s.Certificate, s.CertEnds, t.Now), "none yet"))
+	for _, src := range append([]served.Source{s.Source}, s.OtherSources...) {
+		name := "Source:"
+		for _, line := range src.Lines(t.Now) {
+			row(name, line)
+			name = ""
 		}
-		fmt.Fprintf(b, "  endpoint:     %s: %s%s; last success: %s, last failure: %s\n", e.URL, e.Status, used, ago(e.LastSuccess), ago(e.LastFailure))
 	}
-	if s.LastError != "" {
-		fmt.Fprintf(b, "  last error:   %s: %s\n", ago(s.LastErrorAt), s.LastError)
-	}
+	row("Metrics:", served.Summary(s.Metrics))
+	b.WriteByte('\n')
+	t.Lines(b)
+	t.Words(b)
 }
 
 func yes(b bool) string {

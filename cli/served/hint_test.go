@@ -1,4 +1,4 @@
-package cli
+package served
 
 import "testing"
 
@@ -14,8 +14,8 @@ func TestHint(t *testing.T) {
 		{[]string{"wpa:shop/one", "shop/two"}, "  find the mend: kelpie doctor hpa/two -n shop\n"},
 		{[]string{"nonsense"}, ""},
 	} {
-		if got := hint(c.references); got != c.want {
-			t.Errorf("hint(%q) = %q, want %q", c.references, got, c.want)
+		if got := Hint(c.references); got != c.want {
+			t.Errorf("Hint(%q) = %q, want %q", c.references, got, c.want)
 		}
 	}
 }

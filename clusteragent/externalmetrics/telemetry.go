@@ -1,0 +1,67 @@
+package externalmetrics
+
+import (
+	"errors"
+	"log/slog"
+	"net/http"
+	"strconv"
+
+	"github.com/prometheus/client_golang/prometheus"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"kelpie.dev/kelpie/clusteragent/policy"
+	"kelpie.dev/kelpie/clusteragent/source"
+)
+
+// telemetry holds the provider's own metrics. Those without prefix have
+// Datadog's names, types and labels.
+type telemetry struct {
+	requests *prometheus.GaugeVec   // compat: Datadog counts with a gauge
+	answers  *prometheus.CounterVec // by HTTP status
+	elapsed  *prometheus.HistogramVec
+	age      prometheus.Histogram
+	standIns *prometheus.CounterVec
+	refused  *prometheus.CounterVec
+}
+
+// Instrument registers the provider's own metrics and gives it a logger. It must
+// be called once, before the first request.
+func (p *Provider) Instrument(reg prometheus.Registerer, log *slog.Logger) {
+	p.log = log
+	p.tel = &telemetry{
+		requests: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "external_metrics_api_requests",
+			Help: "Requests for external metrics, ever more of them: for rates take kelpie_external_metrics_requests_total."}, []string{"handler", "in_error"}),
+		answers: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "kelpie_external_metrics_requests_total",
+			Help: "Requests for external metrics, by the HTTP status of the answer."}, []string{"code"}),
+		elapsed: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "external_metrics_api_elapsed",
+			Help: "Seconds to answer a request."}, []string{"handler", "in_error"}),
+		age: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "kelpie_external_metrics_served_age_seconds",
+			Help: "Age of the data points served.", Buckets: []float64{1, 2, 5, 10, 20, 30, 45, 60, 90, 120, 180, 300, 900}}),
+		standIns: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "kelpie_external_metrics_stand_ins_total",
+			Help: "Requests answered with what a DatadogMetric's annotation has stand in for data that there are not."}, []string{"reason"}),
+		refused: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "kelpie_external_metrics_refused_total",
+			Help: "Requests that the policy refused."}, []string{"reason"}),
+	}
+	// A first increase shows only where there was a zero before.
+	for _, c := range []string{"200", "403", "404", "422", "500", "503"} {
+		p.tel.answers.WithLabelValues(c)
+	}
+	for _, reason := range []source.Reason{source.NoData, source.Stale} {
+		p.tel.standIns.WithLabelValues(string(reason))
+	}
+	for _, reason := range []string{policy.Forbidden, policy.QuotaExceeded} {
+		p.tel.refused.WithLabelValues(reason)
+	}
+	reg.MustRegister(p.tel.requests, p.tel.answers, p.tel.elapsed, p.tel.age, p.tel.standIns, p.tel.refused)
+}
+
+// code is the HTTP status of an answer that met err.
+func code(err error) string {
+	if err == nil {
+		return "200"
+	}
+	if s, ok := errors.AsType[*apierrors.StatusError](err); ok {
+		return strconv.Itoa(int(s.ErrStatus.Code))
+	}
+	return strconv.Itoa(http.StatusInternalServerError)
+}
