@@ -177,7 +177,9 @@ func (a *agent) newObjects() error {
 	if !a.cfg.CRD {
 		return nil
 	}
-	client, err := dynamic.NewForConfig(a.rest)
+	config := rest.CopyConfig(a.rest)
+	config.QPS, config.Burst = 200, 400 // with ten thousand metrics a leader's first statuses take a minute
+	client, err := dynamic.NewForConfig(config)
 	if err != nil {
 		return fmt.Errorf("connect to Kubernetes: %w", err)
 	}

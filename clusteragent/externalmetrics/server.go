@@ -71,6 +71,7 @@ func NewServer(o ServerOptions) (*Server, error) {
 		return nil, fmt.Errorf("external metrics server on port %d: %w (delegated authentication needs the role "+
 			"extension-apiserver-authentication-reader in kube-system and system:auth-delegator)", o.Port, err)
 	}
+	config.Authorization.Authorizer = wideFirst(config.Authorization.Authorizer)
 	config.ShutdownDelayDuration = o.Linger
 	if own := opts.SecureServing.ServerCert; own.CertKey.CertFile == "" {
 		// Set last: the options put a certificate of their own where no file is given.
