@@ -16,6 +16,7 @@ import (
 	"math"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -51,6 +52,7 @@ type Objects interface {
 
 // Values knows the newest value of queries; *source.Poller does.
 type Values interface {
+	Read(source.Key) source.Reading
 	// Await waits only for the first reading of a key in use.
 	Await(context.Context, source.Key) source.Reading
 }
@@ -65,30 +67,11 @@ type Provider struct {
 	Policy  *policy.Policy // nil is the open one
 	Autogen bool           // plain metric names are served in CRD mode too
 
-	requests *prometheus.CounterVec
-	elapsed  *prometheus.HistogramVec
+	counts   [2]counts // of requests answered, and of those in error
 	age      prometheus.Histogram
 	standIns *prometheus.CounterVec
 	refused  *prometheus.CounterVec
 	log      *slog.Logger
-}
-
-// Instrument registers the provider's own metrics and gives it a logger. It must
-// be called once, before the first request. The metrics without prefix have
-// Datadog's names.
-func (p *Provider) Instrument(reg prometheus.Registerer, log *slog.Logger) {
-	p.log = log
-	p.requests = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "external_metrics_api_requests",
-		Help: "Requests for external metrics."}, []string{"handler", "in_error"})
-	p.elapsed = prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "external_metrics_api_elapsed",
-		Help: "Seconds to answer a request."}, []string{"handler", "in_error"})
-	p.age = prometheus.NewHistogram(prometheus.HistogramOpts{Name: "kelpie_external_metrics_served_age_seconds",
-		Help: "Age of the data points served.", Buckets: []float64{1, 2, 5, 10, 20, 30, 45, 60, 90, 120, 180, 300, 900}})
-	p.standIns = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "kelpie_external_metrics_stand_ins_total",
-		Help: "Requests answered with what a DatadogMetric's annotation has stand in for data that there are not."}, []string{"reason"})
-	p.refused = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "kelpie_external_metrics_refused_total",
-		Help: "Requests that the policy refused."}, []string{"reason"})
-	reg.MustRegister(p.requests, p.elapsed, p.age, p.standIns, p.refused)
 }
 
 // GetExternalMetric returns exactly one value, or an error a person can act on.
@@ -98,14 +81,18 @@ func (p *Provider) GetExternalMetric(ctx context.Context, namespace string, sel 
 	}
 	start := time.Now()
 	item, err := p.item(ctx, namespace, info.Metric, sel)
-	inError := fmt.Sprint(err != nil)
-	p.requests.WithLabelValues("get", inError).Inc()
-	p.elapsed.WithLabelValues("get", inError).Observe(time.Since(start).Seconds())
+	now := time.Now()
+	c := p.counts[0]
+	if err != nil {
+		c = p.counts[1]
+	}
+	c.requests.Inc()
+	c.elapsed.Observe(now.Sub(start).Seconds())
 	if err != nil {
 		p.log.Debug("no value to serve", "namespace", namespace, "metric", info.Metric, "selector", sel.String(), "error", err)
 		return nil, err
 	}
-	p.age.Observe(time.Since(item.Timestamp.Time).Seconds())
+	p.age.Observe(now.Sub(item.Timestamp.Time).Seconds())
 	return &external_metrics.ExternalMetricValueList{Items: []external_metrics.ExternalMetricValue{item}}, nil
 }
 
@@ -116,9 +103,11 @@ func (p *Provider) item(ctx context.Context, namespace, metric string, sel label
 	}
 	var reading source.Reading
 	if m.Active {
-		wait, cancel := context.WithTimeout(ctx, firstWait)
-		reading = p.Values.Await(wait, m.Key)
-		cancel()
+		if reading = p.Values.Read(m.Key); reading.Attempted.IsZero() && reading.Err == nil {
+			wait, cancel := context.WithTimeout(ctx, firstWait)
+			reading = p.Values.Await(wait, m.Key)
+			cancel()
+		}
 	}
 	served, why := m.Value(reading, time.Now())
 	if why != nil {
@@ -238,7 +227,7 @@ func Quantity(v float64) (resource.Quantity, error) {
 	if math.IsNaN(v) || math.IsInf(v, 0) {
 		return resource.Quantity{}, errors.New("the value is not a finite number")
 	}
-	q, err := resource.ParseQuantity(fmt.Sprint(v))
+	q, err := resource.ParseQuantity(strconv.FormatFloat(v, 'g', -1, 64))
 	if err != nil {
 		return resource.Quantity{}, fmt.Errorf("format %v as a quantity: %w", v, err)
 	}
