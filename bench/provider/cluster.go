@@ -79,7 +79,7 @@ func (r *run) cluster(ctx context.Context) (err error) {
 	return r.peerOverTLS(ctx, sampleBin, k)
 }
 
-func (s *stage) measure(ctx context.Context) error {
+func (s *stage) measure(ctx context.Context) (err error) {
 	s.table = figure.Table{
 		Title:  fmt.Sprintf("The cluster agent with %d DatadogMetrics and %d HorizontalPodAutoscalers, one core", s.metrics, s.metrics),
 		Header: []string{"", "cores", "RSS MiB", "live heap MiB", "status writes/s", "access reviews/s", "read p50 ms", "p99 ms", "failed", "age p50 s", "p99 s"},
@@ -87,11 +87,11 @@ func (s *stage) measure(ctx context.Context) error {
 			"Values are pushed by the real backend, a point a second each. A status' heartbeat is every 2 minutes, which alone is a write a second for 120 metrics."},
 	}
 	for _, step := range []func(context.Context) error{s.atRest, s.takeIntoUse, s.watchSteady, s.watchMoving, s.throughput} {
-		if err := step(ctx); err != nil {
-			return err
+		if err = step(ctx); err != nil {
+			break
 		}
 	}
-	return s.table.WriteText(os.Stdout)
+	return errors.Join(err, s.table.WriteText(os.Stdout)) // what was measured until then
 }
 
 // atRest measures memory without objects, and with objects that nobody uses.
