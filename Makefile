@@ -104,6 +104,11 @@ bench-agent: ## The agent beside statsd_exporter, Telegraf and OpenTelemetry, ra
 bench-backend: ## The backend beside Prometheus, ratios printed (QUICK=1 for a short run)
 	@cd bench && go run ./backend $(if $(QUICK),-quick)
 
+.PHONY: bench-provider
+bench-provider: lab-tool ## The cluster agent beside the sample adapter, and with 10 000 metrics and autoscalers (QUICK=1 for a short run)
+	@assets="$$(./scripts/assets.sh)"; [ -n "$$assets" ] || { echo "make: kube-apiserver and etcd are not built yet: make lab-up; make lab-down" >&2; exit 1; }; \
+	  cd bench && KUBEBUILDER_ASSETS="$$assets" go run ./provider $(if $(QUICK),-quick)
+
 ##@ The lab
 
 .PHONY: lab-up

@@ -32,7 +32,7 @@ func (a *agent) serve(ctx context.Context) error {
 	p.Instrument(a.reg, a.proc.Log)
 	server, err := externalmetrics.NewServer(externalmetrics.ServerOptions{
 		Config: a.rest, Kubeconfig: a.cfg.Kubeconfig, Port: a.cfg.Port, Listener: a.proc.Listener, Provider: p, Certificate: a.keeper,
-		LegacyTLS: a.cfg.LegacyTLS, Linger: a.cfg.Linger, Flags: a.cfg.Flags, Registerer: a.reg, Serving: func() {
+		LegacyTLS: a.cfg.LegacyTLS, Linger: a.cfg.Linger, Flags: a.cfg.Flags, Authorizations: p.Authorizations(), Serving: func() {
 			a.serving.Store(true)
 			a.proc.Log.Info("serving external metrics", "port", a.cfg.Port, "crd", a.cfg.CRD, "source", a.cfg.Endpoint)
 		},

@@ -35,10 +35,11 @@ func Scrape(ctx context.Context, url string, visit func(Sample)) error {
 	if resp.StatusCode != http.StatusOK {
 		return fmt.Errorf("scrape %s: %s", url, resp.Status)
 	}
-	return readSamples(resp.Body, visit)
+	return ReadSamples(resp.Body, visit)
 }
 
-func readSamples(r io.Reader, visit func(Sample)) error {
+// ReadSamples calls visit for each sample of a text exposition.
+func ReadSamples(r io.Reader, visit func(Sample)) error {
 	lines := bufio.NewScanner(r)
 	lines.Buffer(make([]byte, 64<<10), 1<<20)
 	for lines.Scan() {

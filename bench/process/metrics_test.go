@@ -9,7 +9,7 @@ import (
 
 func TestReadSamples(t *testing.T) {
 	var got []Sample
-	err := readSamples(strings.NewReader(`# HELP a what
+	err := ReadSamples(strings.NewReader(`# HELP a what
 a 1
 a{type="c"} 2.5
 b{x="a b",y="}"} 1e+06
@@ -18,7 +18,7 @@ b{x="a b",y="}"} 1e+06
 	if diff := cmp.Diff(want, got); err != nil || diff != "" {
 		t.Errorf("%v\n%s", err, diff)
 	}
-	if err := readSamples(strings.NewReader("<html>"), func(Sample) {}); err == nil {
+	if err := ReadSamples(strings.NewReader("<html>"), func(Sample) {}); err == nil {
 		t.Error("a page was taken for metrics")
 	}
 }

@@ -115,13 +115,13 @@ func TestStatusIsWrittenWhenItTellsSomethingNew(t *testing.T) {
 		m, r := m, r
 		c.edit(&m, &r)
 		next := compose(m, r, old, now.Add(c.at))
-		if got := tells(old, next, 2*time.Minute); got != c.want {
+		if got := news(old, next) || moved(old, next, 2*time.Minute); got != c.want {
 			t.Errorf("%s: written %v, want %v", c.name, got, c.want)
 		}
 	}
 	stale := compose(m, r, old, now.Add(time.Hour))
 	later := compose(m, r, stale, now.Add(time.Hour+time.Second))
-	if tells(stale, later, 2*time.Minute) {
+	if news(stale, later) || moved(stale, later, 2*time.Minute) {
 		t.Error("a stale value is written again each second: its message must not hold its age")
 	}
 	// compat: what a replica of Datadog's cluster agent needs to load the status.

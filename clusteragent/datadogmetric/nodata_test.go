@@ -80,7 +80,7 @@ func TestOnNoData(t *testing.T) {
 	}
 }
 
-func annotated(policy string) object {
+func annotated(policy string) *object {
 	u := &unstructured.Unstructured{Object: map[string]any{"spec": map[string]any{"query": "avg:m{*}"},
 		"metadata": map[string]any{"namespace": "a", "name": "b"}}}
 	if policy != "" {

@@ -7,14 +7,16 @@
 package datadogmetric
 
 import (
-	"encoding/json"
 	"fmt"
 	"math"
 	"strconv"
 	"time"
 
 	"github.com/DataDog/datadog-operator/api/datadoghq/v1alpha1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -40,18 +42,20 @@ const (
 	notReferenced source.Reason = "NotReferenced"
 )
 
-// object is a decoded DatadogMetric.
+// object is a decoded DatadogMetric: what the informer keeps of it, a tenth of
+// the whole.
 type object struct {
+	metav1.ObjectMeta // what a write of its status needs, and annotations
+	spec              any
+
 	id           types.NamespacedName
 	source       source.Name
-	uid          types.UID
 	allowed      string // annotation policy.AllowedNamespaces
 	query        string // as written, templates unresolved
 	maxAge       time.Duration
 	timeWindow   time.Duration
 	alwaysActive bool
 	generated    bool // made for an autoscaler's plain metric name
-	created      time.Time
 	status       v1alpha1.DatadogMetricStatus
 	noData       noData        // what to serve while there are no data
 	problem      *source.Error // what is wrong with the spec; nil if nothing
@@ -61,14 +65,18 @@ type object struct {
 // and shown in its conditions, instead of an object that is silently missing:
 // the CRD's schema says only "string" for durations. Generated objects of ours
 // live in namespace own.
-func decode(u *unstructured.Unstructured, own string) object {
-	o := object{
-		id:      types.NamespacedName{Namespace: u.GetNamespace(), Name: u.GetName()},
-		uid:     u.GetUID(),
-		allowed: u.GetAnnotations()[policy.AllowedNamespaces],
-		created: u.GetCreationTimestamp().Time,
+func decode(u *unstructured.Unstructured, own string) *object {
+	o := &object{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: u.GetNamespace(), Name: u.GetName(), UID: u.GetUID(), ResourceVersion: u.GetResourceVersion(),
+			CreationTimestamp: u.GetCreationTimestamp(), DeletionTimestamp: u.GetDeletionTimestamp(), Annotations: u.GetAnnotations(),
+		},
+		spec: u.Object["spec"],
+		id:   types.NamespacedName{Namespace: u.GetNamespace(), Name: u.GetName()},
 	}
-	if v, ok := u.GetAnnotations()[alwaysActive]; ok {
+	delete(o.Annotations, corev1.LastAppliedConfigAnnotation) // it is the whole object once more
+	o.allowed = o.Annotations[policy.AllowedNamespaces]
+	if v, ok := o.Annotations[alwaysActive]; ok {
 		o.alwaysActive, _ = strconv.ParseBool(v) // compat: unparsable means false
 	}
 	name, _, _ := unstructured.NestedString(u.Object, "spec", "externalMetricName")
@@ -78,7 +86,7 @@ func decode(u *unstructured.Unstructured, own string) object {
 	o.generated = name != "" && reference.IsAutogenName(o.id.Name) && o.id.Namespace == own
 
 	// What came of the last writer is a hint: unreadable status is no status.
-	if raw, err := json.Marshal(u.Object["status"]); err != nil || json.Unmarshal(raw, &o.status) != nil {
+	if status, ok := u.Object["status"].(map[string]any); ok && runtime.DefaultUnstructuredConverter.FromUnstructured(status, &o.status) != nil {
 		o.status = v1alpha1.DatadogMetricStatus{}
 	}
 
@@ -88,16 +96,34 @@ func decode(u *unstructured.Unstructured, own string) object {
 	}
 	o.maxAge = o.duration(u, "maxAge")
 	o.timeWindow = o.duration(u, "timeWindow")
-	if o.source, err = source.ParseName(u.GetAnnotations()[sourceOf]); err != nil {
+	if o.source, err = source.ParseName(o.Annotations[sourceOf]); err != nil {
 		o.fault("annotation %s is %v", sourceOf, err)
 	}
-	if o.noData, err = parseNoData(u.GetAnnotations()[onNoData]); err != nil {
+	if o.noData, err = parseNoData(o.Annotations[onNoData]); err != nil {
 		o.fault("annotation %s is %v", onNoData, err)
 	}
 	if o.problem == nil && o.query == "" {
 		o.fault("spec.query is empty: write a query such as avg:nginx.requests{kube_deployment:web}")
 	}
 	return o
+}
+
+// withStatus returns the object as its status is written: the API server takes
+// nothing else of it but the version.
+func (o *object) withStatus(s v1alpha1.DatadogMetricStatus) *unstructured.Unstructured {
+	u := &unstructured.Unstructured{Object: map[string]any{
+		"apiVersion": Resource.GroupVersion().String(), "kind": "DatadogMetric", "metadata": map[string]any{}, "status": encode(s),
+	}}
+	if o.spec != nil {
+		u.Object["spec"] = o.spec
+	}
+	u.SetNamespace(o.Namespace)
+	u.SetName(o.Name)
+	u.SetUID(o.UID)
+	u.SetResourceVersion(o.ResourceVersion)
+	u.SetAnnotations(o.Annotations)
+	u.SetCreationTimestamp(o.CreationTimestamp)
+	return u
 }
 
 func (o *object) fault(format string, args ...any) {

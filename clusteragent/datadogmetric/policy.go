@@ -22,7 +22,7 @@ type Refusal struct {
 // judge asks the policy about an object's query, and the quota about the object.
 // Generated objects are judged where their query was made, for the namespace of
 // the autoscaler.
-func (r *Reconciler) judge(o object, m *Metric) {
+func (r *Reconciler) judge(o *object, m *Metric) {
 	if m.Problem != nil || o.generated {
 		r.uncount(o.id)
 		return
@@ -36,7 +36,7 @@ func (r *Reconciler) judge(o object, m *Metric) {
 		r.uncount(o.id)
 	} else {
 		var changed []string
-		no, changed = r.quota.Set(o.id.Namespace, o.id.Name, o.created, cost)
+		no, changed = r.quota.Set(o.id.Namespace, o.id.Name, o.CreationTimestamp.Time, cost)
 		r.touchNames(o.id.Namespace, changed)
 	}
 	if no != nil {

@@ -85,13 +85,14 @@ func (b *bench) look(names ...string) {
 		id, _ := b.queue.Get()
 		u, err := b.opts.Client.Resource(Resource).Namespace(id.Namespace).Get(b.t.Context(), id.Name, metav1.GetOptions{})
 		if err == nil {
-			b.must(b.informer.GetStore().Add(u))
+			b.must(b.informer.GetStore().Add(decode(u, b.opts.Namespace)))
 		} else {
 			b.must(b.informer.GetStore().Delete(&metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Namespace: id.Namespace, Name: id.Name}}))
 		}
-		_, err = b.reconcile(b.t.Context(), id, time.Unix(1000, 0))
-		b.must(err)
+		b.learn(id)
 		b.queue.Done(id)
+		_, err = b.write(b.t.Context(), id, time.Unix(1000, 0))
+		b.must(err)
 	}
 	b.t.Fatal("objects touch each other for ever")
 }

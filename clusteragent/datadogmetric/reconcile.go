@@ -18,34 +18,60 @@ import (
 	"kelpie.dev/kelpie/clusteragent/source"
 )
 
-// reconcile brings the source and, on the leader, the object's status in step
-// with the object. It returns when to look again, or 0 for "when told".
-func (r *Reconciler) reconcile(ctx context.Context, id types.NamespacedName, now time.Time) (time.Duration, error) {
+// cached returns an object as the informer has it; false when there is none, or
+// it is about to go.
+func (r *Reconciler) cached(id types.NamespacedName) (*object, bool) {
 	item, exists, err := r.informer.GetStore().GetByKey(id.String())
-	if err != nil {
-		return 0, fmt.Errorf("look up DatadogMetric %s: %w", id, err)
-	}
-	u, ok := item.(*unstructured.Unstructured)
-	if !exists || !ok || u.GetDeletionTimestamp() != nil {
+	o, ok := item.(*object)
+	return o, err == nil && exists && ok && o.DeletionTimestamp == nil
+}
+
+// learn brings the source in step with an object, from memory alone: however
+// many writes wait, a metric is asked for at once.
+func (r *Reconciler) learn(id types.NamespacedName) {
+	if o, ok := r.cached(id); ok {
+		r.remember(o)
+	} else {
 		r.forget(id)
-		return 0, r.generate(ctx, id)
 	}
-	o := decode(u, r.opts.Namespace)
-	m := r.remember(o)
+	if r.opts.IsLeader() {
+		r.writes.Add(id)
+	}
+}
+
+// write brings, on the leader, the API server in step with what is known: an
+// object's status, and the objects made for plain names. It returns when to look
+// again, or 0 for "when told".
+func (r *Reconciler) write(ctx context.Context, id types.NamespacedName, now time.Time) (time.Duration, error) {
 	if !r.opts.IsLeader() {
 		return 0, nil
 	}
-	if o.generated && !m.Active {
-		if left := r.opts.Expiry - now.Sub(unusedSince(o, now)); left > 0 {
-			return left, r.writeStatus(ctx, u, o, m, now)
-		}
-		return 0, r.remove(ctx, u)
+	o, ok := r.cached(id)
+	if !ok {
+		return 0, r.generate(ctx, id)
 	}
-	return 0, r.writeStatus(ctx, u, o, m, now)
+	m, known := r.Metric(id)
+	if !known {
+		return 0, nil // being learnt, which brings us back
+	}
+	if !o.generated || m.Active {
+		return r.writeStatus(ctx, o, m, now)
+	}
+	if left := r.opts.Expiry - now.Sub(unusedSince(o, now)); left > 0 {
+		again, err := r.writeStatus(ctx, o, m, now)
+		if again > 0 {
+			left = min(left, again)
+		}
+		return left, err
+	}
+	if m = r.remember(o); m.Active { // a reference may have come just now
+		return 0, nil
+	}
+	return 0, r.remove(ctx, o)
 }
 
 // remember updates what is known of an object and what is polled for it.
-func (r *Reconciler) remember(o object) Metric {
+func (r *Reconciler) remember(o *object) Metric {
 	m := Metric{
 		ID: o.id, Query: o.query, Limits: r.opts.Rules.Limits(o.maxAge), Problem: o.problem,
 		References: r.referrers(o.id, o.allowed, o.generated), Allowed: o.allowed, alwaysActive: o.alwaysActive, noData: o.noData,
@@ -75,46 +101,52 @@ func (r *Reconciler) forget(id types.NamespacedName) {
 	r.mu.Lock()
 	delete(r.metrics, id)
 	r.mu.Unlock()
+	r.pace.forget(id)
 	r.uncount(id)
 	r.referrers(id, "", reference.IsAutogenName(id.Name))
 }
 
-// writeStatus writes the object's status if that tells anything new.
-func (r *Reconciler) writeStatus(ctx context.Context, u *unstructured.Unstructured, o object, m Metric, now time.Time) error {
+// writeStatus writes the object's status if that tells anything new: at once, or
+// when its turn has come if it is but a number that moved. It returns how long
+// that is.
+func (r *Reconciler) writeStatus(ctx context.Context, o *object, m Metric, now time.Time) (time.Duration, error) {
 	var reading source.Reading
 	if m.Active && m.Problem == nil {
 		reading = r.opts.Source.Read(m.Key)
 		if reading.Attempted.IsZero() && reading.Err == nil {
-			return nil // asked within a second; then there is something to tell
+			return 0, nil // asked within a second; then there is something to tell
 		}
 	}
 	next := compose(m, reading, o.status, now)
-	if !tells(o.status, next, r.opts.Heartbeat) {
-		return nil
+	if !news(o.status, next) {
+		if !moved(o.status, next, r.opts.Heartbeat) {
+			return 0, nil
+		}
+		if wait := r.pace.turn(o.id, now); wait > 0 {
+			return wait, nil
+		}
 	}
-	fresh := u.DeepCopy()
-	fresh.Object["status"] = encode(next)
-	_, err := r.opts.Client.Resource(Resource).Namespace(o.id.Namespace).UpdateStatus(ctx, fresh, metav1.UpdateOptions{})
+	_, err := r.opts.Client.Resource(Resource).Namespace(o.id.Namespace).UpdateStatus(ctx, o.withStatus(next), metav1.UpdateOptions{})
 	switch {
 	case apierrors.IsNotFound(err), apierrors.IsConflict(err):
-		return nil // the cache is behind; its next event brings us back
+		return 0, nil // the cache is behind; its next event brings us back
 	case err != nil:
-		return fmt.Errorf("write status of DatadogMetric %s: %w", o.id, err)
+		return 0, fmt.Errorf("write status of DatadogMetric %s: %w", o.id, err)
 	}
 	r.tel.writes.Inc()
 	r.logChange(o, next)
-	return nil
+	return 0, nil
 }
 
 // logChange logs a problem of the object itself once, when it appears, and tells
 // of a refusal. Failures of its query are logged by the source.
-func (r *Reconciler) logChange(o object, next v1alpha1.DatadogMetricStatus) {
+func (r *Reconciler) logChange(o *object, next v1alpha1.DatadogMetricStatus) {
 	was, is := find(o.status.Conditions, v1alpha1.DatadogMetricConditionTypeValid), find(next.Conditions, v1alpha1.DatadogMetricConditionTypeValid)
 	if is.Status != corev1.ConditionFalse || was.Reason == is.Reason {
 		return
 	}
 	if isRefusal(is.Reason) {
-		r.opts.Refused(Refusal{Object: o.id, UID: o.uid, Why: policy.Refusal{Reason: is.Reason, Message: is.Message}})
+		r.opts.Refused(Refusal{Object: o.id, UID: o.UID, Why: policy.Refusal{Reason: is.Reason, Message: is.Message}})
 	}
 	if isRefusal(is.Reason) || is.Reason == string(invalidSpec) || is.Reason == string(templateError) {
 		r.opts.Log.Warn("DatadogMetric cannot be queried", "datadogmetric", o.id.String(), "reason", is.Reason, "error", is.Message)
@@ -123,32 +155,31 @@ func (r *Reconciler) logChange(o object, next v1alpha1.DatadogMetricStatus) {
 
 // unusedSince returns when an inactive object was last in use, as far as its
 // status tells: a new leader goes on counting where the old one stopped.
-func unusedSince(o object, now time.Time) time.Time {
+func unusedSince(o *object, now time.Time) time.Time {
 	c := find(o.status.Conditions, v1alpha1.DatadogMetricConditionTypeActive)
 	switch {
 	case c.Status == corev1.ConditionTrue:
 		return now // it is being noticed just now
-	case c.LastTransitionTime.After(o.created):
+	case c.LastTransitionTime.After(o.CreationTimestamp.Time):
 		return c.LastTransitionTime.Time
 	default:
-		return o.created
+		return o.CreationTimestamp.Time
 	}
 }
 
 // remove deletes a generated object that nobody has used for long. The version
 // protects a reference that came in between.
-func (r *Reconciler) remove(ctx context.Context, u *unstructured.Unstructured) error {
-	uid, version := u.GetUID(), u.GetResourceVersion()
-	err := r.opts.Client.Resource(Resource).Namespace(u.GetNamespace()).Delete(ctx, u.GetName(),
-		metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid, ResourceVersion: &version}})
+func (r *Reconciler) remove(ctx context.Context, o *object) error {
+	err := r.opts.Client.Resource(Resource).Namespace(o.Namespace).Delete(ctx, o.Name,
+		metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &o.UID, ResourceVersion: &o.ResourceVersion}})
 	switch {
 	case apierrors.IsNotFound(err), apierrors.IsConflict(err):
 		return nil
 	case err != nil:
-		return fmt.Errorf("delete unused DatadogMetric %s/%s: %w", u.GetNamespace(), u.GetName(), err)
+		return fmt.Errorf("delete unused DatadogMetric %s: %w", o.id, err)
 	}
 	r.tel.deleted.Inc()
-	r.opts.Log.Info("deleted generated DatadogMetric that no autoscaler uses", "datadogmetric", u.GetNamespace()+"/"+u.GetName())
+	r.opts.Log.Info("deleted generated DatadogMetric that no autoscaler uses", "datadogmetric", o.id.String())
 	return nil
 }
 

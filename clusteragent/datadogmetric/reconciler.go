@@ -60,7 +60,8 @@ type Options struct {
 	Namespace string        // of the objects made; those in others are not ours to delete
 	Expiry    time.Duration // how long a generated object outlives its last reference; 0 means 3 h
 	Heartbeat time.Duration // longest silence of an active object's status; 0 means 2 min
-	Workers   int           // 0 means 2
+	Refreshes float64       // of statuses a second that tell no news, only numbers and heartbeats; 0 means 100
+	Workers   int           // that write; 0 means 2
 
 	Registerer prometheus.Registerer // nil registers nowhere
 	Log        *slog.Logger          // nil discards
@@ -73,7 +74,9 @@ type Reconciler struct {
 	informer cache.SharedIndexInformer
 	handled  cache.InformerSynced // the first list has gone through the handler
 	synced   atomic.Bool
-	queue    workqueue.TypedRateLimitingInterface[types.NamespacedName]
+	queue    workqueue.TypedInterface[types.NamespacedName]             // to learn
+	writes   workqueue.TypedRateLimitingInterface[types.NamespacedName] // to write, on the leader
+	pace     *pace
 	tel      *telemetry
 
 	quota *policy.Quota
@@ -90,6 +93,7 @@ func New(o Options) (*Reconciler, error) {
 	}
 	o.Expiry = cmp.Or(o.Expiry, 3*time.Hour)
 	o.Heartbeat = cmp.Or(o.Heartbeat, 2*time.Minute)
+	o.Refreshes = cmp.Or(o.Refreshes, 100)
 	o.Workers = cmp.Or(o.Workers, 2)
 	if o.Complete == nil {
 		o.Complete = func() bool { return true }
@@ -103,14 +107,16 @@ func New(o Options) (*Reconciler, error) {
 	r := &Reconciler{
 		opts:     o,
 		informer: dynamicinformer.NewFilteredDynamicInformer(o.Client, Resource, "", 0, cache.Indexers{}, nil).Informer(),
-		queue: workqueue.NewTypedRateLimitingQueueWithConfig(workqueue.DefaultTypedControllerRateLimiter[types.NamespacedName](),
+		queue:    workqueue.NewTyped[types.NamespacedName](),
+		writes: workqueue.NewTypedRateLimitingQueueWithConfig(workqueue.DefaultTypedControllerRateLimiter[types.NamespacedName](),
 			workqueue.TypedRateLimitingQueueConfig[types.NamespacedName]{}),
+		pace:    newPace(o.Refreshes),
 		quota:   policy.NewQuota(o.Policy),
 		metrics: map[types.NamespacedName]Metric{},
 		told:    map[types.NamespacedName]map[reference.Autoscaler]bool{},
 	}
 	r.tel = newTelemetry(o.Registerer, r)
-	if err := r.informer.SetTransform(trim); err != nil {
+	if err := r.informer.SetTransform(r.trim); err != nil {
 		return nil, fmt.Errorf("new DatadogMetric reconciler: %w", err)
 	}
 	handler := cache.ResourceEventHandlerFuncs{
@@ -126,11 +132,12 @@ func New(o Options) (*Reconciler, error) {
 	return r, nil
 }
 
-func trim(obj any) (any, error) {
+// trim has the informer keep the decoded object in the place of the whole.
+func (r *Reconciler) trim(obj any) (any, error) {
 	if u, ok := obj.(*unstructured.Unstructured); ok {
-		u.SetManagedFields(nil)
+		return decode(u, r.opts.Namespace), nil
 	}
-	return obj, nil
+	return obj, nil // trimmed before
 }
 
 func (r *Reconciler) touchObject(obj any) {
@@ -159,11 +166,12 @@ const ownerPrefix = "datadogmetric/"
 
 func owner(id types.NamespacedName) string { return ownerPrefix + id.String() }
 
-// Polled is told by the source that a query of owner was attempted.
+// Polled is told by the source that a query of owner was attempted. That changes
+// nothing that is known of the object but what its status should tell.
 func (r *Reconciler) Polled(owner string) {
-	if key, ok := strings.CutPrefix(owner, ownerPrefix); ok {
+	if key, ok := strings.CutPrefix(owner, ownerPrefix); ok && r.opts.IsLeader() {
 		if ns, name, err := cache.SplitMetaNamespaceKey(key); err == nil {
-			r.Touch(types.NamespacedName{Namespace: ns, Name: name})
+			r.writes.Add(types.NamespacedName{Namespace: ns, Name: name})
 		}
 	}
 }
@@ -178,11 +186,11 @@ func (r *Reconciler) Synced() bool {
 		return false
 	}
 	for _, item := range r.informer.GetStore().List() {
-		u, ok := item.(*unstructured.Unstructured)
-		if !ok || u.GetDeletionTimestamp() != nil {
+		o, ok := item.(*object)
+		if !ok || o.DeletionTimestamp != nil {
 			continue
 		}
-		if _, known := r.Metric(types.NamespacedName{Namespace: u.GetNamespace(), Name: u.GetName()}); !known {
+		if _, known := r.Metric(o.id); !known {
 			return false
 		}
 	}
@@ -217,38 +225,54 @@ func (r *Reconciler) Run(ctx context.Context) error {
 	g.Go(func() error {
 		<-ctx.Done()
 		r.queue.ShutDown()
+		r.writes.ShutDown()
 		return nil
 	})
-	for range r.opts.Workers {
+	work := func(next func(context.Context) bool) {
 		g.Go(func() error {
 			if !cache.WaitForCacheSync(ctx.Done(), r.handled, r.opts.Complete) {
 				return nil
 			}
-			for r.next(ctx) {
+			for next(ctx) {
 			}
 			return nil
 		})
 	}
+	work(r.learnNext)
+	for range r.opts.Workers {
+		work(r.writeNext)
+	}
 	return g.Wait()
 }
 
-// next reconciles one object. It returns false when the queue is shut down.
-func (r *Reconciler) next(ctx context.Context) bool {
+// learnNext learns one object. It returns false when the queue is shut down.
+func (r *Reconciler) learnNext(context.Context) bool {
 	id, shutdown := r.queue.Get()
 	if shutdown {
 		return false
 	}
 	defer r.queue.Done(id)
-	again, err := r.reconcile(ctx, id, time.Now())
+	r.learn(id)
+	return true
+}
+
+// writeNext writes one object. It returns false when the queue is shut down.
+func (r *Reconciler) writeNext(ctx context.Context) bool {
+	id, shutdown := r.writes.Get()
+	if shutdown {
+		return false
+	}
+	defer r.writes.Done(id)
+	again, err := r.write(ctx, id, time.Now())
 	switch {
 	case err != nil && ctx.Err() == nil:
 		r.tel.errors.Inc()
 		r.opts.Log.Warn("cannot reconcile DatadogMetric, will retry", "datadogmetric", id.String(), "error", err)
-		r.queue.AddRateLimited(id)
+		r.writes.AddRateLimited(id)
 	case err == nil:
-		r.queue.Forget(id)
+		r.writes.Forget(id)
 		if again > 0 {
-			r.queue.AddAfter(id, again)
+			r.writes.AddAfter(id, again)
 		}
 	}
 	return true

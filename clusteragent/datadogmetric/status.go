@@ -174,10 +174,9 @@ func references(ids []reference.Autoscaler) string {
 	return strings.Join(s, ", ")
 }
 
-// tells reports whether next says something that old does not: a condition, a
-// reference, a value that differs visibly; or that its writer still lives.
-func tells(old, next v1alpha1.DatadogMetricStatus, heartbeat time.Duration) bool {
-	if len(old.Conditions) != len(next.Conditions) || old.AutoscalerReferences != next.AutoscalerReferences || differs(old.Value, next.Value) {
+// news reports whether next says of a condition or a reference what old does not.
+func news(old, next v1alpha1.DatadogMetricStatus) bool {
+	if len(old.Conditions) != len(next.Conditions) || old.AutoscalerReferences != next.AutoscalerReferences {
 		return true
 	}
 	for i, c := range next.Conditions {
@@ -186,7 +185,13 @@ func tells(old, next v1alpha1.DatadogMetricStatus, heartbeat time.Duration) bool
 			return true
 		}
 	}
-	return next.Conditions[0].Status == corev1.ConditionTrue &&
+	return false
+}
+
+// moved reports whether next, which is no news, has a value that differs visibly
+// from old's, or is to show that its writer still lives.
+func moved(old, next v1alpha1.DatadogMetricStatus, heartbeat time.Duration) bool {
+	return differs(old.Value, next.Value) || next.Conditions[0].Status == corev1.ConditionTrue &&
 		next.Conditions[0].LastUpdateTime.Sub(old.Conditions[0].LastUpdateTime.Time) >= heartbeat
 }
 

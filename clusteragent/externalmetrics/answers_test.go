@@ -28,6 +28,8 @@ type readings map[string]source.Reading
 
 func (r readings) Await(_ context.Context, k source.Key) source.Reading { return r[k.Query] }
 
+func (r readings) Read(k source.Key) source.Reading { return r[k.Query] }
+
 type objects map[types.NamespacedName]datadogmetric.Metric
 
 func (o objects) Metric(id types.NamespacedName) (datadogmetric.Metric, bool) {

@@ -50,16 +50,17 @@ type memory struct {
 // allowAtMost, and that the API server's proxy brings his request, as it asks the
 // same question before it does. Of whoever can pose as that proxy nothing is kept
 // back anyway: he may call himself system:masters.
-func remember(next authorizer.Authorizer, fresh time.Duration, now func() time.Time, reg prometheus.Registerer) authorizer.Authorizer {
-	m := &memory{
-		next: next, fresh: fresh, now: now, allowed: cache.NewLRUExpireCacheWithClock(allowMost, clock(now)),
-		answers: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "kelpie_external_metrics_authorizations_total",
-			Help: "Requests that were allowed, by who said so: the API server when asked, memory of that, or either that or its proxy while it does not answer."}, []string{"by"}),
+func remember(next authorizer.Authorizer, fresh time.Duration, now func() time.Time, answers *prometheus.CounterVec) authorizer.Authorizer {
+	if answers == nil {
+		answers = newAuthorizations()
 	}
-	if reg != nil {
-		reg.MustRegister(m.answers)
-	}
+	m := &memory{next: next, fresh: fresh, now: now, allowed: cache.NewLRUExpireCacheWithClock(allowMost, clock(now)), answers: answers}
 	return authorizer.AuthorizerFunc(m.authorize)
+}
+
+func newAuthorizations() *prometheus.CounterVec {
+	return prometheus.NewCounterVec(prometheus.CounterOpts{Name: "kelpie_external_metrics_authorizations_total",
+		Help: "Requests that were allowed, by who said so: the API server when asked, memory of that, or either that or its proxy while it does not answer."}, []string{"by"})
 }
 
 type clock func() time.Time

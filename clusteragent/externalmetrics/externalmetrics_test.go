@@ -130,7 +130,12 @@ func TestIssueAndRenew(t *testing.T) {
 }
 
 // waits remembers until when each read was ready to wait.
-type waits struct{ until []time.Time }
+type waits struct {
+	until []time.Time
+	known source.Reading
+}
+
+func (w *waits) Read(source.Key) source.Reading { return w.known }
 
 func (w *waits) Await(ctx context.Context, _ source.Key) source.Reading {
 	end, _ := ctx.Deadline()
@@ -166,5 +171,11 @@ func TestRequestWaitsAtMostAMoment(t *testing.T) {
 	}
 	if len(w.until) != 2 || w.until[0].After(time.Now().Add(firstWait)) || !w.until[1].Equal(start) {
 		t.Errorf("requests from %s wait until %s; want the known metric's two: a moment, and not past the request's own end", start, w.until)
+	}
+	for _, known := range []source.Reading{{Attempted: start, Fetched: start, At: start}, {Err: &source.Error{Reason: source.RateLimited}}} {
+		w.until, w.known = nil, known
+		if _ = ask(t.Context(), "m"); len(w.until) != 0 {
+			t.Errorf("with %+v known, a request waits", known)
+		}
 	}
 }

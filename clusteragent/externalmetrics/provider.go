@@ -16,6 +16,7 @@ import (
 	"math"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -50,6 +51,7 @@ type Objects interface {
 
 // Values knows the newest value of queries; *source.Poller does.
 type Values interface {
+	Read(source.Key) source.Reading
 	// Await waits only for the first reading of a key in use.
 	Await(context.Context, source.Key) source.Reading
 }
@@ -75,15 +77,13 @@ func (p *Provider) GetExternalMetric(ctx context.Context, namespace string, sel 
 	}
 	start := time.Now()
 	item, err := p.item(ctx, namespace, info.Metric, sel)
-	inError := fmt.Sprint(err != nil)
-	p.tel.requests.WithLabelValues("get", inError).Inc()
-	p.tel.answers.WithLabelValues(code(err)).Inc()
-	p.tel.elapsed.WithLabelValues("get", inError).Observe(time.Since(start).Seconds())
+	now := time.Now()
+	p.tel.count(err, now.Sub(start))
 	if err != nil {
 		p.log.Debug("no value to serve", "namespace", namespace, "metric", info.Metric, "selector", sel.String(), "error", err)
 		return nil, err
 	}
-	p.tel.age.Observe(time.Since(item.Timestamp.Time).Seconds())
+	p.tel.age.Observe(now.Sub(item.Timestamp.Time).Seconds())
 	return &external_metrics.ExternalMetricValueList{Items: []external_metrics.ExternalMetricValue{item}}, nil
 }
 
@@ -94,9 +94,11 @@ func (p *Provider) item(ctx context.Context, namespace, metric string, sel label
 	}
 	var reading source.Reading
 	if m.Active {
-		wait, cancel := context.WithTimeout(ctx, firstWait)
-		reading = p.Values.Await(wait, m.Key)
-		cancel()
+		if reading = p.Values.Read(m.Key); reading.Attempted.IsZero() && reading.Err == nil {
+			wait, cancel := context.WithTimeout(ctx, firstWait)
+			reading = p.Values.Await(wait, m.Key)
+			cancel()
+		}
 	}
 	served, why := m.Value(reading, time.Now())
 	if why != nil {
@@ -212,7 +214,7 @@ func Quantity(v float64) (resource.Quantity, error) {
 	if math.IsNaN(v) || math.IsInf(v, 0) {
 		return resource.Quantity{}, errors.New("the value is not a finite number")
 	}
-	q, err := resource.ParseQuantity(fmt.Sprint(v))
+	q, err := resource.ParseQuantity(strconv.FormatFloat(v, 'g', -1, 64))
 	if err != nil {
 		return resource.Quantity{}, fmt.Errorf("format %v as a quantity: %w", v, err)
 	}

@@ -30,17 +30,17 @@ const title = "datadog-custom-metrics-adapter"
 
 // ServerOptions configures a Server. Config, Provider and Certificate are required.
 type ServerOptions struct {
-	Config      *rest.Config // the Kubernetes API server that authenticates and authorizes
-	Kubeconfig  string       // the file that Config came from; "" inside a cluster
-	Port        int          // used when Listener is nil
-	Listener    net.Listener // listens instead of Port
-	Provider    provider.ExternalMetricsProvider
-	Certificate dynamiccertificates.CertKeyContentProvider
-	LegacyTLS   bool                  // allow TLS 1.2
-	Linger      time.Duration         // serve on after Run's context ends, until nobody is routed here
-	Flags       map[string]string     // generic API server flags, such as secure-port
-	Serving     func()                // called once requests are served; nil for nobody
-	Registerer  prometheus.Registerer // nil registers nowhere
+	Config         *rest.Config // the Kubernetes API server that authenticates and authorizes
+	Kubeconfig     string       // the file that Config came from; "" inside a cluster
+	Port           int          // used when Listener is nil
+	Listener       net.Listener // listens instead of Port
+	Provider       provider.ExternalMetricsProvider
+	Certificate    dynamiccertificates.CertKeyContentProvider
+	LegacyTLS      bool                   // allow TLS 1.2
+	Linger         time.Duration          // serve on after Run's context ends, until nobody is routed here
+	Flags          map[string]string      // generic API server flags, such as secure-port
+	Serving        func()                 // called once requests are served; nil for nobody
+	Authorizations *prometheus.CounterVec // counts them; see Provider.Authorizations. nil for nobody
 }
 
 // Server is an aggregated API server.
@@ -80,7 +80,7 @@ func NewServer(o ServerOptions) (*Server, error) {
 		if _, given := o.Flags["authorization-webhook-cache-authorized-ttl"]; given {
 			fresh = opts.Authorization.AllowCacheTTL
 		}
-		config.Authorization.Authorizer = remember(config.Authorization.Authorizer, fresh, time.Now, o.Registerer)
+		config.Authorization.Authorizer = wideFirst(remember(config.Authorization.Authorizer, fresh, time.Now, o.Authorizations))
 	}
 	if own := opts.SecureServing.ServerCert; own.CertKey.CertFile == "" {
 		// Set last: the options put a certificate of their own where no file is given.

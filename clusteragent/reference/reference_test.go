@@ -11,6 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/validation"
 )
 
 var builder = Builder{Aggregator: "avg", Rollup: 30 * time.Second}
@@ -73,6 +74,17 @@ func TestBuilderQuery(t *testing.T) {
 		}
 		if err != nil || got != c.want {
 			t.Errorf("Query(%q, %v) = %q, %v; want %q", c.metric, c.sel, got, err, c.want)
+		}
+	}
+}
+
+// The quick way must not let anything pass that the library refuses, nor, of
+// labels, refuse what it lets pass.
+func TestIsLabel(t *testing.T) {
+	long := strings.Repeat("a", 63)
+	for _, s := range []string{"", "a", "-", "a-", "-a", "a-b", "0", "a.b", "A", "a_b", "é", "a b", "a/b", "a:b", "z9-", "a{", "a`", "a@", long, long + "a"} {
+		if got, want := isLabel(s), len(validation.IsDNS1123Label(s)) == 0; got != want {
+			t.Errorf("isLabel(%q) = %v, the library says %v", s, got, want)
 		}
 	}
 }
