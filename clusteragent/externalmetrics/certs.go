@@ -48,6 +48,7 @@ type KeeperOptions struct {
 	Namespace  string                // of the Secret and the Service
 	Secret     string                // holds the authority, the certificate and the keys
 	Service    string                // what the APIService points to
+	Issued     bool                  // cert-manager fills the Secret: it is only read, and waited for
 	Tell       Tell                  // nil tells nobody
 	Registerer prometheus.Registerer // nil registers nowhere
 	Log        *slog.Logger          // nil discards
