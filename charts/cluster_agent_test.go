@@ -139,6 +139,9 @@ func TestPolicyReachesTheClusterAgent(t *testing.T) {
 	}
 	all := render(t, "--values", inline, "--set", "clusterAgent.policy.mode=namespaced,clusterAgent.policy.namespaces[0].match=team-*,"+
 		"clusterAgent.policy.namespaces[0].scope[0]=kube_namespace:%%namespace%%,clusterAgent.policy.namespaces[0].metrics=50")
+	if got := render(t, "--values", "../examples/policy/values.yaml").env(t, "Deployment", "datadog-agent-cluster-agent")[name]; !strings.Contains(got, `"match":"shared-metrics"`) {
+		t.Errorf("the example's policy reaches the cluster agent as %q", got)
+	}
 	const want = `{"mode":"namespaced","namespaces":[{"match":"team-*","metrics":50,"scope":["kube_namespace:%%namespace%%"]}]}`
 	if got := all.env(t, "Deployment", "datadog-cluster-agent")[name]; got != want {
 		t.Errorf("%s is %s, want %s", name, got, want)
@@ -228,5 +231,47 @@ func TestTokenSurvivesAnUpgrade(t *testing.T) {
 	}
 	if tokens[0] != tokens[1] || len(tokens[0]) != 32 {
 		t.Errorf("tokens before and after the upgrade: %q, want one of 32 characters", tokens)
+	}
+}
+
+// certificate is cert-manager's kind, as far as the chart writes it.
+type certificate struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata"`
+	Spec              struct {
+		SecretName string            `json:"secretName"`
+		DNSNames   []string          `json:"dnsNames"`
+		Usages     []string          `json:"usages"`
+		PrivateKey map[string]any    `json:"privateKey"`
+		IssuerRef  map[string]string `json:"issuerRef"`
+	} `json:"spec"`
+}
+
+func TestCertManager(t *testing.T) {
+	t.Parallel()
+	own := render(t, "--values", inline)
+	if len(own.kind("Certificate")) > 0 || len(own.one(t, "APIService", "v1beta1.external.metrics.k8s.io").Annotations) > 0 {
+		t.Error("cert-manager is asked although nobody said so")
+	}
+	all := render(t, "--values", inline, "--set", "clusterAgent.metricsProvider.certManager.enabled=true,clusterAgent.metricsProvider.certManager.issuerRef.name=house")
+	got := into[certificate](t, all.one(t, "Certificate", "datadog-cluster-agent"))
+	env := all.env(t, "Deployment", "datadog-cluster-agent")
+	if got.APIVersion != "cert-manager.io/v1" || got.Spec.SecretName != env["KELPIE_TLS_SECRET"] || env["KELPIE_TLS_CERT_MANAGER"] != "true" {
+		t.Errorf("the Certificate is for Secret %q, the cluster agent reads %q and knows of cert-manager: %q", got.Spec.SecretName, env["KELPIE_TLS_SECRET"], env["KELPIE_TLS_CERT_MANAGER"])
+	}
+	// The API server asks for this name.
+	if !slices.Contains(got.Spec.DNSNames, "datadog-cluster-agent.datadog.svc") || !slices.Contains(got.Spec.Usages, "server auth") {
+		t.Errorf("the Certificate is for %v, %v", got.Spec.DNSNames, got.Spec.Usages)
+	}
+	if diff := cmp.Diff(map[string]string{"name": "house", "kind": "Issuer", "group": "cert-manager.io"}, got.Spec.IssuerRef); diff != "" {
+		t.Errorf("issuer (-want +got):\n%s", diff)
+	}
+	if from := all.one(t, "APIService", "v1beta1.external.metrics.k8s.io").Annotations["cert-manager.io/inject-ca-from"]; from != got.Namespace+"/"+got.Name {
+		t.Errorf("the APIService's authority comes from %q, the Certificate is %s/%s", from, got.Namespace, got.Name)
+	}
+	for _, r := range into[rbacv1.Role](t, all.one(t, "Role", "datadog-cluster-agent-main")).Rules {
+		if slices.Contains(r.Resources, "secrets") && (slices.Contains(r.Verbs, "create") || slices.Contains(r.Verbs, "update")) {
+			t.Errorf("the cluster agent may %v Secrets that cert-manager writes", r.Verbs)
+		}
 	}
 }

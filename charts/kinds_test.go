@@ -19,9 +19,10 @@ var decoders = map[string]func(*testing.T, object){
 	"apps/v1 DaemonSet": decode[appsv1.DaemonSet], "apps/v1 Deployment": decode[appsv1.Deployment], "apps/v1 StatefulSet": decode[appsv1.StatefulSet],
 	"rbac.authorization.k8s.io/v1 Role": decode[rbacv1.Role], "rbac.authorization.k8s.io/v1 RoleBinding": decode[rbacv1.RoleBinding],
 	"rbac.authorization.k8s.io/v1 ClusterRole": decode[rbacv1.ClusterRole], "rbac.authorization.k8s.io/v1 ClusterRoleBinding": decode[rbacv1.ClusterRoleBinding],
-	"policy/v1 PodDisruptionBudget":        decode[policyv1.PodDisruptionBudget],
-	"networking.k8s.io/v1 NetworkPolicy":   decode[networkingv1.NetworkPolicy],
-	"apiregistration.k8s.io/v1 APIService": decode[apiregistrationv1.APIService],
+	"policy/v1 PodDisruptionBudget":           decode[policyv1.PodDisruptionBudget],
+	"networking.k8s.io/v1 NetworkPolicy":      decode[networkingv1.NetworkPolicy],
+	"apiregistration.k8s.io/v1 APIService":    decode[apiregistrationv1.APIService],
+	"monitoring.coreos.com/v1 PrometheusRule": decode[prometheusRule], "cert-manager.io/v1 Certificate": decode[certificate],
 }
 
 func decode[T any](t *testing.T, o object) {
@@ -71,7 +72,8 @@ agents:
   rbac: {serviceAccountAnnotations: {a: b}}
 clusterAgent:
   replicas: 2
-  metricsProvider: {enabled: true, useDatadogMetrics: true}
+  metricsProvider: {enabled: true, useDatadogMetrics: true, certManager: {enabled: true, issuerRef: {name: house}}}
+  monitors: {prometheusRule: {enabled: true, labels: {release: prom}}}
   useHostNetwork: true
   dnsConfig: {searches: [example]}
   volumes: [{name: v, emptyDir: {}}]

@@ -98,6 +98,8 @@ func TestSchemaRefuses(t *testing.T) {
 		{"datadog.dogstatsd.tagCardinality=huge", "datadog/dogstatsd/tagCardinality"},
 		{"clusterAgent.metricsProvider.aggregator=median", "clusterAgent/metricsProvider/aggregator"},
 		{"clusterAgent.metricsProvider.keda.enabled=true", "clusterAgent/metricsProvider/keda/caConfigMap"},
+		{"clusterAgent.metricsProvider.certManager.enabled=true", "clusterAgent/metricsProvider/certManager/issuerRef/name"},
+		{"clusterAgent.monitors.prometheusRule.for.KelpieNoLeader=soon", "clusterAgent/monitors/prometheusRule/for/KelpieNoLeader"},
 		{"clusterAgent.policy.mode=shut", "clusterAgent/policy/mode"},
 		{"backend.enabled=sometimes", "backend/enabled"},
 		{"targetSystem=windows", "targetSystem"},

@@ -218,7 +218,7 @@ func (a *agent) newKeeper() error {
 		return fmt.Errorf("connect to Kubernetes: %w", err)
 	}
 	a.keeper, err = externalmetrics.NewKeeper(externalmetrics.KeeperOptions{
-		Client: client, Namespace: a.cfg.Namespace, Secret: a.cfg.TLSSecret, Service: a.cfg.Service,
+		Client: client, Namespace: a.cfg.Namespace, Secret: a.cfg.TLSSecret, Issued: a.cfg.TLSIssued, Service: a.cfg.Service,
 		Tell: a.events.warn, TellDone: a.events.tell, Registerer: a.reg, Log: a.proc.Log,
 	})
 	return err // names itself

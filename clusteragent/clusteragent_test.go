@@ -399,6 +399,7 @@ func TestInlineMode(t *testing.T) {
 	t.Run("taken over", func(t *testing.T) { c.takenOver(t, r) })
 	t.Run("secret edited by hand", c.secretEdited)
 	t.Run("admission", c.admission)
+	t.Run("admission of autoscalers", c.foreignMetrics)
 	t.Run("watermarks", func(t *testing.T) { c.watermarks(t, b) })
 }
 

@@ -66,6 +66,7 @@ type Config struct {
 	LegacyTLS  bool              // TLS 1.2 too
 	Linger     time.Duration     // how long requests are served after the signal to end
 	TLSSecret  string            // of the serving certificate
+	TLSIssued  bool              // cert-manager fills that Secret
 	Service    string            // what the APIService points to
 	HealthPort int               // health and metrics
 
@@ -180,6 +181,7 @@ func FromEnv(lookup func(string) (string, bool)) (Config, error) {
 		LogLevel:      r.String("info", "DD_LOG_LEVEL"),
 	}
 	c.TLSSecret = r.String(c.Service+"-tls", "KELPIE_TLS_SECRET")
+	c.TLSIssued = r.Bool(false, "KELPIE_TLS_CERT_MANAGER")
 	if hint := r.String("", "KELPIE_KEY_SECRET_HINT"); hint != "" {
 		c.KeysHint = "the keys api-key and app-key in Secret " + hint
 	}

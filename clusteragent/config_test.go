@@ -38,6 +38,7 @@ func TestConfigFromEnv(t *testing.T) {
 		{"namespaces not apart", map[string]string{}, func(c Config) bool { return !c.Policy.Apart() }},
 		{"a policy", map[string]string{"KELPIE_POLICY": `{"mode":"namespaced","namespaces":[{"match":"a","metrics":3}]}`},
 			func(c Config) bool { return c.Policy.Apart() && c.Policy.Namespaces[0].Metrics == 3 }},
+		{"cert-manager", map[string]string{"KELPIE_TLS_CERT_MANAGER": "true"}, func(c Config) bool { return c.TLSIssued }},
 		{"watermarks", map[string]string{"DD_EXTERNAL_METRICS_PROVIDER_WPA_CONTROLLER": "true"}, func(c Config) bool { return c.Watermarks }},
 		{"backend", map[string]string{"DD_EXTERNAL_METRICS_PROVIDER_ENDPOINT": "http://b.ns.svc:8080"}, func(c Config) bool { return c.Ours }},
 		{"own keys of the provider", map[string]string{"DD_API_KEY": "a", "DD_EXTERNAL_METRICS_PROVIDER_API_KEY": "b"}, func(c Config) bool { return c.APIKey == "b" }},

@@ -50,6 +50,7 @@ type KeeperOptions struct {
 	Service    string                // what the APIService points to
 	Tell       Tell                  // what all replicas see, and one tells; nil tells nobody
 	TellDone   Tell                  // what this replica alone has done; nil tells nobody
+	Issued     bool                  // cert-manager fills the Secret: it is only read, and waited for
 	Registerer prometheus.Registerer // nil registers nowhere
 	Log        *slog.Logger          // nil discards
 }

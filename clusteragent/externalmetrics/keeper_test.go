@@ -219,6 +219,32 @@ func TestBrokenSecretOfCertManagerIsRefused(t *testing.T) {
 	k.wantTold(t, "Secret ServingCertificate")
 }
 
+// Where cert-manager is told to fill the Secret, nobody else makes or renews one,
+// whether it is there already or not.
+func TestSecretIsLeftToCertManager(t *testing.T) {
+	absent := keep(t)
+	absent.opts.Issued = true
+	if err := absent.Ensure(t.Context()); err == nil || !strings.Contains(err.Error(), "cert-manager is to fill it") {
+		t.Errorf("without Secret Ensure = %v, want it to wait for cert-manager", err)
+	}
+	if _, err := absent.client.Resource(secrets).Namespace("ns").Get(t.Context(), "tls", metav1.GetOptions{}); err == nil {
+		t.Error("a Secret was made")
+	}
+	const day, year = 24 * time.Hour, 365 * 24 * time.Hour
+	data := issued(t, time.Now().Add(30*day-year)) // one of our own from before, which we would renew
+	k := keep(t, secret(data, nil))
+	k.opts.Issued = true
+	if err := k.Ensure(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(data, k.data(t)); d != "" {
+		t.Errorf("the Secret was written to (-want +got)\n%s", d)
+	}
+	if cert, _ := k.CurrentCertKeyContent(); string(cert) != string(data[corev1.TLSCertKey]) {
+		t.Error("the certificate that is there is not served")
+	}
+}
+
 func TestCertificateThatEnds(t *testing.T) {
 	const day, year = 24 * time.Hour, 365 * 24 * time.Hour
 	for _, c := range []struct {

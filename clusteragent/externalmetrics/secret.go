@@ -47,8 +47,7 @@ func (k *Keeper) Ensure(ctx context.Context) error {
 		case f.why == nil:
 			return nil
 		case f.theirs:
-			err := fmt.Errorf("%s is cert-manager's (annotation %s) and of no use: %w; mend the Certificate %q, "+
-				"which must be for %s and come from an issuer that gives a ca.crt", k.Name(), certManager, f.why, u.GetAnnotations()[certManager], k.names()[0])
+			err := k.theirs(f)
 			k.sayCertificate(err.Error())
 			return err
 		}
@@ -64,16 +63,26 @@ func (k *Keeper) Ensure(ctx context.Context) error {
 	}
 }
 
+// theirs says who has to mend a Secret of cert-manager's.
+func (k *Keeper) theirs(f found) error {
+	if f.object == nil {
+		return fmt.Errorf("%s does not exist yet, and cert-manager is to fill it: kubectl -n %s describe certificate says what it waits for",
+			k.Name(), k.opts.Namespace)
+	}
+	return fmt.Errorf("%s is cert-manager's (annotation %s) and of no use: %w; mend the Certificate %q, "+
+		"which must be for %s and come from an issuer that gives a ca.crt", k.Name(), certManager, f.why, f.object.GetAnnotations()[certManager], k.names()[0])
+}
+
 var errAbsent = errors.New("it does not exist")
 
 // judge tells whether the Secret is of use.
 func (k *Keeper) judge(u *unstructured.Unstructured, now time.Time) found {
-	f := found{object: u, data: map[string][]byte{}}
+	f := found{object: u, data: map[string][]byte{}, theirs: k.opts.Issued}
 	if u == nil {
 		f.why = errAbsent
 		return f
 	}
-	f.theirs = u.GetAnnotations()[certManager] != ""
+	f.theirs = f.theirs || u.GetAnnotations()[certManager] != ""
 	raw, _, _ := unstructured.NestedStringMap(u.Object, "data")
 	for key, v := range raw {
 		if b, err := base64.StdEncoding.DecodeString(v); err == nil {

@@ -1,11 +1,15 @@
 package policy
 
 import (
+	"encoding/json"
+	"os"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/yaml"
 
 	"kelpie.dev/kelpie/query"
 )
@@ -238,5 +242,55 @@ func TestQuota(t *testing.T) {
 	set("dear", "c", 3, 3, false)
 	if got := q.Delete("dear", "unknown"); got != nil {
 		t.Errorf("deleting what is not there changes %v", got)
+	}
+}
+
+// The example is a policy, and means what its comments say.
+func TestExample(t *testing.T) {
+	raw, err := os.ReadFile("../../examples/policy/values.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var values struct {
+		ClusterAgent struct {
+			Policy json.RawMessage `json:"policy"`
+		} `json:"clusterAgent"`
+	}
+	if err := yaml.Unmarshal(raw, &values); err != nil {
+		t.Fatal(err)
+	}
+	p := parse(t, string(values.ClusterAgent.Policy))
+	for _, c := range []struct {
+		namespace, query string
+		want             bool
+	}{
+		{"team-web", "avg:rps{kube_namespace:team-web}", true},
+		{"team-web", "avg:rps{kube_namespace:team-shop}", false},
+		{"team-web", "avg:rps{*}", false},
+		{"shared-metrics", "max:queue.lag{env:prod,queue:orders}", true},
+		{"shared-metrics", "max:queue.lag{env:test}", false},
+		{"platform", "avg:rps{*}", true},
+		{"someone", "avg:rps{kube_namespace:someone}", true},
+		{"someone", "avg:rps{env:prod}", false},
+	} {
+		if _, no := p.Judge(c.namespace, Query{Text: c.query, Window: 5 * time.Minute}); (no == nil) != c.want {
+			t.Errorf("%s from %s: refused with %v, want it to pass: %v", c.query, c.namespace, no, c.want)
+		}
+	}
+	raw, err = os.ReadFile("../../examples/policy/lent.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var lent metav1.PartialObjectMetadata
+	if err := yaml.Unmarshal(raw, &lent); err != nil {
+		t.Fatal(err)
+	}
+	for from, want := range map[string]bool{"team-web": true, "team-shop": true, "team-data": false} {
+		if no := p.Refers(from, lent.Namespace, lent.Name, lent.Annotations[AllowedNamespaces]); (no == nil) != want {
+			t.Errorf("%s names the lent metric: %v, want it to pass: %v", from, no, want)
+		}
+	}
+	if r := p.rule("team-web"); r.Metrics != 50 || r.Cost != 200 {
+		t.Errorf("the quota of a team is %+v", r)
 	}
 }

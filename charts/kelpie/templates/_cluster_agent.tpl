@@ -111,6 +111,10 @@ of its ports share, is open to the outside of the cluster.
   value: {{ include "kelpie.clusterAgent.name" . | quote }}
 - name: KELPIE_TLS_SECRET
   value: {{ include "kelpie.clusterAgent.tlsSecret" . | quote }}
+{{- if $provider.certManager.enabled }}
+- name: KELPIE_TLS_CERT_MANAGER
+  value: "true"
+{{- end }}
 - name: KELPIE_KEY_SECRET_HINT
   value: {{ printf "%s/%s" .Release.Namespace (include "kelpie.appKeySecret" .) | quote }}
 {{- if include "kelpie.clusterAgent.keda" . }}
