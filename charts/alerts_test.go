@@ -230,7 +230,7 @@ clusterAgent:
 		t.Errorf("a PrometheusRule is rendered though nobody asked: %v", names)
 	}
 	read := func(args ...string) (prometheusRule, map[string]rulefmt.Rule) {
-		rule := into[prometheusRule](t, render(t, args...).one(t, "PrometheusRule", "datadog-agent-cluster-agent"))
+		rule := into[prometheusRule](t, render(t, args...).one(t, "PrometheusRule", "datadog-cluster-agent"))
 		content, err := yaml.Marshal(rule.Spec)
 		if err != nil {
 			t.Fatal(err)

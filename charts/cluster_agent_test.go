@@ -139,7 +139,7 @@ func TestPolicyReachesTheClusterAgent(t *testing.T) {
 	}
 	all := render(t, "--values", inline, "--set", "clusterAgent.policy.mode=namespaced,clusterAgent.policy.namespaces[0].match=team-*,"+
 		"clusterAgent.policy.namespaces[0].scope[0]=kube_namespace:%%namespace%%,clusterAgent.policy.namespaces[0].metrics=50")
-	if got := render(t, "--values", "../examples/policy/values.yaml").env(t, "Deployment", "datadog-agent-cluster-agent")[name]; !strings.Contains(got, `"match":"shared-metrics"`) {
+	if got := render(t, "--values", "../examples/policy/values.yaml").env(t, "Deployment", "datadog-cluster-agent")[name]; !strings.Contains(got, `"match":"shared-metrics"`) {
 		t.Errorf("the example's policy reaches the cluster agent as %q", got)
 	}
 	const want = `{"mode":"namespaced","namespaces":[{"match":"team-*","metrics":50,"scope":["kube_namespace:%%namespace%%"]}]}`
