@@ -96,6 +96,14 @@ lab-test: ## The lab's whole life, compared with a snapshot of the machine
 walkthrough: image ## The user's story, every row, both modes, on the lab
 	@./scripts/walkthrough.sh
 
+.PHONY: keda-image
+keda-image: lab-tool ## OCI archives of KEDA, built from its Go module (a long build, once), into dist/
+	@./scripts/keda-image.sh
+
+.PHONY: keda-test
+keda-test: image keda-image ## KEDA itself beside Kelpie, on the lab
+	@./scripts/keda-test.sh
+
 .PHONY: bench-agent
 bench-agent: ## The agent beside statsd_exporter, Telegraf and OpenTelemetry, ratios printed (QUICK=1 for a short run)
 	@cd bench && go run ./agent $(if $(QUICK),-quick)

@@ -64,6 +64,7 @@ type Tell func(object corev1.ObjectReference, reason, message string)
 type Keeper struct {
 	opts    KeeperOptions
 	kick    chan struct{} // holds a token when something may differ
+	dispute dispute       // of Register alone
 	expires prometheus.Gauge
 	ours    prometheus.Gauge
 
@@ -195,12 +196,28 @@ func (k *Keeper) Register(ctx context.Context) error {
 	k.mu.RUnlock()
 	bundle, _, _ := unstructured.NestedString(u.Object, "spec", "caBundle")
 	insecure, _, _ := unstructured.NestedBool(u.Object, "spec", "insecureSkipTLSVerify")
-	if bundle != want || insecure {
-		patch := fmt.Sprintf(`{"spec":{"caBundle":%q,"insecureSkipTLSVerify":false}}`, want)
-		if _, err := k.opts.Client.Resource(apiServices).Patch(ctx, APIServiceName, types.MergePatchType, []byte(patch), metav1.PatchOptions{}); err != nil {
-			return fmt.Errorf("set caBundle of APIService %s: %w", APIServiceName, err)
+	now := time.Now()
+	if bundle == want && !insecure {
+		if wait := k.dispute.lasts(now); wait > 0 {
+			return errDisputed{wait}
 		}
-		k.opts.Log.Info("set caBundle of APIService", "apiservice", APIServiceName)
+		k.say("")
+		return nil
+	}
+	if k.dispute.on() {
+		k.say(disputed(bundleWriter(u)))
+	}
+	if wait := k.dispute.wait(now); wait > 0 {
+		return errDisputed{wait}
+	}
+	patch := fmt.Sprintf(`{"spec":{"caBundle":%q,"insecureSkipTLSVerify":false}}`, want)
+	if _, err := k.opts.Client.Resource(apiServices).Patch(ctx, APIServiceName, types.MergePatchType, []byte(patch), metav1.PatchOptions{}); err != nil {
+		return fmt.Errorf("set caBundle of APIService %s: %w", APIServiceName, err)
+	}
+	k.opts.Log.Info("set caBundle of APIService", "apiservice", APIServiceName)
+	k.dispute.wrote(now)
+	if wait := k.dispute.lasts(now); wait > 0 {
+		return errDisputed{wait}
 	}
 	k.say("")
 	return nil
@@ -263,8 +280,10 @@ func (k *Keeper) loop(ctx context.Context) {
 		if err == nil {
 			err = k.Register(ctx)
 		}
-		next := slowest
-		if err != nil && ctx.Err() == nil {
+		next, kick := slowest, k.kick
+		if again := (errDisputed{}); errors.As(err, &again) {
+			next, kick = again.wait, nil // each of the other's writes is a kick
+		} else if err != nil && ctx.Err() == nil {
 			k.opts.Log.Warn("cannot keep the certificate in step, will retry", "error", err, "in", wait.String())
 			next = wait
 			wait = min(2*wait, time.Minute)
@@ -274,7 +293,7 @@ func (k *Keeper) loop(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-k.kick:
+		case <-kick:
 		case <-time.After(next):
 		}
 	}

@@ -27,7 +27,7 @@ type Options struct {
 	Module string    // directory of the lab's Go module
 	Cache  string    // directory of built binaries, one file a version
 	Bin    string    // directory of links with plain names
-	Only   []string  // names to make; empty means all
+	Only   []string  // names to make; empty means all that a node needs
 	Out    io.Writer // progress for a person; nil discards
 }
 
@@ -42,22 +42,14 @@ func Ensure(ctx context.Context, o Options) error {
 	if o.Out == nil {
 		o.Out = io.Discard
 	}
-	gomod, err := os.ReadFile(filepath.Join(o.Module, "go.mod"))
-	if err != nil {
-		return fmt.Errorf("read the lab's go.mod: %w", err)
-	}
-	versions, err := moduleVersions(gomod)
-	if err != nil {
-		return err
-	}
 	if err := os.MkdirAll(o.Cache, 0o755); err != nil {
 		return fmt.Errorf("make the cache of binaries: %w", err)
 	}
 	for _, b := range Catalog() {
-		if len(o.Only) > 0 && !slices.Contains(o.Only, b.Name) {
+		if !o.wanted(b) {
 			continue
 		}
-		version, err := versionOf(b, o.Module, versions)
+		version, err := versionOf(b, o.Module)
 		if err != nil {
 			return err
 		}
@@ -66,6 +58,13 @@ func Ensure(ctx context.Context, o Options) error {
 		}
 	}
 	return nil
+}
+
+func (o Options) wanted(b Binary) bool {
+	if len(o.Only) == 0 {
+		return b.Pins == ""
+	}
+	return slices.Contains(o.Only, b.Name)
 }
 
 // build is one binary at one version.
@@ -126,7 +125,7 @@ func (o Options) prune(b build) error {
 
 func (o Options) compile(ctx context.Context, b build, out string) error {
 	cmd := exec.CommandContext(ctx, "go", b.args(out)...)
-	cmd.Dir = o.Module
+	cmd.Dir = filepath.Join(o.Module, b.Pins)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED="+b.cgo())
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = 10 * time.Second

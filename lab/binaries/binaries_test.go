@@ -39,25 +39,59 @@ func TestModuleVersions(t *testing.T) {
 	}
 }
 
-// Every program of the catalog must be a tool of the lab's go.mod, else "go mod
-// tidy" drops what it needs.
+// Every program of the catalog must be a tool of the go.mod that pins it, else
+// "go mod tidy" drops what it needs.
 func TestCatalogIsWhatTheModulePins(t *testing.T) {
-	data, err := os.ReadFile("../go.mod")
-	if err != nil {
-		t.Fatal(err)
-	}
-	versions, err := moduleVersions(data)
-	if err != nil {
-		t.Fatal(err)
-	}
 	for _, b := range Catalog() {
-		version, err := versionOf(b, "..", versions)
+		data, err := os.ReadFile(filepath.Join("..", b.Pins, "go.mod"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		version, err := versionOf(b, "..")
 		if err != nil || version == "" {
 			t.Errorf("%s: version %q, %v", b.Name, version, err)
 		}
 		if b.Module != "" && !strings.Contains(string(data), "\t"+b.Package+"\n") {
 			t.Errorf("%s: %s is not a tool in go.mod", b.Name, b.Package)
 		}
+	}
+}
+
+// What is pinned apart is big, and no node needs it.
+func TestOnlyByNameIsBuiltWhatIsPinnedApart(t *testing.T) {
+	for _, b := range Catalog() {
+		if got, want := (Options{}).wanted(b), b.Pins == ""; got != want {
+			t.Errorf("%s (pinned in %q): built without being named: %v, want %v", b.Name, b.Pins, got, want)
+		}
+		if !(Options{Only: []string{b.Name}}).wanted(b) || (Options{Only: []string{"other"}}).wanted(b) {
+			t.Errorf("%s: is not built when it is named, or when another is", b.Name)
+		}
+	}
+}
+
+func TestSourceHashLeavesOutOtherModules(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, text string) string {
+		t.Helper()
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		hash, err := sourceHash(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return hash
+	}
+	first := write("go.mod", "module a")
+	if got := write("keda/go.mod", "module b"); got != first {
+		t.Error("the go.mod of another module changes the hash")
+	}
+	if got := write("cmd/main.go", "package main"); got == first {
+		t.Error("a program of this module does not change the hash")
 	}
 }
 

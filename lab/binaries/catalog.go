@@ -14,6 +14,7 @@ const (
 	ForPeople Group = ""
 	ForNode   Group = "node"
 	ForCNI    Group = "cni"
+	ForKEDA   Group = "keda"
 )
 
 // Binary describes one program and how it is built.
@@ -21,9 +22,13 @@ type Binary struct {
 	Name    string
 	Package string // import path
 	Module  string // module whose version it bears; empty means the lab's own
-	Group   Group
-	CGO     bool   // needs a C compiler
-	Tags    string // build tags
+	// Pins is the folder, below the lab's module, of the module that pins it; empty
+	// means the lab's own. A program that is pinned apart is built only when it is
+	// named: it is no part of a node.
+	Pins  string
+	Group Group
+	CGO   bool   // needs a C compiler
+	Tags  string // build tags
 	// Stamps returns linker settings (variable=value) for a version; nil means none.
 	Stamps func(version string) []string
 }
@@ -32,6 +37,7 @@ const (
 	kubernetes = "k8s.io/kubernetes"
 	containerd = "github.com/containerd/containerd/v2"
 	cniPlugins = "github.com/containernetworking/plugins"
+	keda       = "github.com/kedacore/keda/v2"
 	labModule  = "kelpie.dev/kelpie/lab"
 )
 
@@ -62,6 +68,8 @@ func Catalog() []Binary {
 		Binary{Name: "coredns", Package: "github.com/coredns/coredns", Module: "github.com/coredns/coredns", Group: ForNode},
 		Binary{Name: "helm", Package: "helm.sh/helm/v4/cmd/helm", Module: "helm.sh/helm/v4", Stamps: helmStamps},
 		Binary{Name: "hey", Package: "github.com/rakyll/hey", Module: "github.com/rakyll/hey"},
+		Binary{Name: "keda", Package: keda + "/cmd/operator", Module: keda, Pins: "keda", Group: ForKEDA, Stamps: kedaStamps},
+		Binary{Name: "keda-adapter", Package: keda + "/cmd/adapter", Module: keda, Pins: "keda", Group: ForKEDA, Stamps: kedaStamps},
 	)
 }
 
@@ -75,6 +83,10 @@ func kubernetesStamps(version string) []string {
 		stamps = append(stamps, fmt.Sprintf("%sgitMajor=%d", pkg, major), fmt.Sprintf("%sgitMinor=%d", pkg, minor))
 	}
 	return stamps
+}
+
+func kedaStamps(version string) []string {
+	return []string{keda + "/version.Version=" + strings.TrimPrefix(version, "v")}
 }
 
 func helmStamps(version string) []string {

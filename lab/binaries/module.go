@@ -40,7 +40,7 @@ func FindModule(start string) (string, error) {
 func moduleVersions(gomod []byte) (map[string]string, error) {
 	file, err := modfile.Parse("go.mod", gomod, nil)
 	if err != nil {
-		return nil, fmt.Errorf("read the lab's go.mod: %w", err)
+		return nil, fmt.Errorf("read go.mod: %w", err)
 	}
 	versions := map[string]string{}
 	for _, r := range file.Require {
@@ -56,23 +56,38 @@ func moduleVersions(gomod []byte) (map[string]string, error) {
 
 // versionOf returns the version that names a binary in the cache. The lab's own
 // binaries have none, so their source stands for it.
-func versionOf(b Binary, module string, versions map[string]string) (string, error) {
+func versionOf(b Binary, module string) (string, error) {
 	if b.Module == "" {
 		return sourceHash(module)
 	}
+	path := filepath.Join(module, b.Pins, "go.mod")
+	gomod, err := os.ReadFile(path)
+	if err != nil {
+		return "", fmt.Errorf("version of %s: %w", b.Name, err)
+	}
+	versions, err := moduleVersions(gomod)
+	if err != nil {
+		return "", fmt.Errorf("version of %s: %s: %w", b.Name, path, err)
+	}
 	v, ok := versions[b.Module]
 	if !ok {
-		return "", fmt.Errorf("version of %s: %s is not in the lab's go.mod", b.Name, b.Module)
+		return "", fmt.Errorf("version of %s: %s is not in %s", b.Name, b.Module, path)
 	}
 	return v, nil
 }
 
-// sourceHash covers every Go file of the lab that is not a test, and go.mod.
+// sourceHash covers every Go file of the lab that is not a test, and go.mod; not
+// what is in a module of its own.
 func sourceHash(module string) (string, error) {
 	sum := sha256.New()
 	err := filepath.WalkDir(module, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
+		}
+		if d.IsDir() && path != module {
+			if _, err := os.Stat(filepath.Join(path, "go.mod")); err == nil {
+				return filepath.SkipDir
+			}
 		}
 		name := d.Name()
 		source := name == "go.mod" || strings.HasSuffix(name, ".go") && !strings.HasSuffix(name, "_test.go")

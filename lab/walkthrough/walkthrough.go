@@ -34,6 +34,7 @@ type Options struct {
 	Kubeconfig string    // the cluster
 	Registry   string    // where pods pull kelpie and test-metric-app from, such as 10.244.0.1:5000
 	Tag        string    // of the kelpie image; "" means "latest"
+	KEDATag    string    // of the images of make keda-image; only KEDASteps need it
 	Out        io.Writer // the narration
 }
 
