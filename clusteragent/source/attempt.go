@@ -112,7 +112,7 @@ func (p *Poller) failed(keys []Key, f fault, now time.Time) {
 func (p *Poller) record(k Key, o outcome, now time.Time) {
 	p.mu.Lock()
 	s := p.queries[k]
-	if s == nil { // no longer in use
+	if s == nil || !o.pushed && !s.inFlight { // no longer in use, or since then answered
 		p.mu.Unlock()
 		return
 	}

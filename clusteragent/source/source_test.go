@@ -434,3 +434,25 @@ func TestNewQueryIsAskedAtOnce(t *testing.T) {
 		t.Errorf("Run = %v", err)
 	}
 }
+
+// TestAnAttemptIsRecordedOnce: a query that is given up and wanted again while it
+// is asked is asked anew; its two answers must not double its back-off.
+func TestAnAttemptIsRecordedOnce(t *testing.T) {
+	p, _ := start(t, answer)
+	k := key(1)
+	all := func(*state) bool { return true }
+	p.Use("a", k)
+	first, _ := p.due(time.Now(), all)
+	p.Use("a")
+	p.Use("a", k)
+	second, _ := p.due(time.Now(), all)
+	if len(first) != 1 || len(second) != 1 {
+		t.Fatalf("due: %v and %v, want the query twice", first, second)
+	}
+	bad := fault{blames: true, err: Error{Reason: SyntaxError, Message: "no"}}
+	p.failed(first, bad, time.Now())
+	p.failed(second, bad, time.Now())
+	if got := p.queries[k].failures; got != 1 {
+		t.Errorf("%d failures of one query asked once since it is in use, want 1", got)
+	}
+}
