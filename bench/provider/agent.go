@@ -130,10 +130,13 @@ func (a *clusterAgent) state(ctx context.Context) (s agentState, err error) {
 	if s.kubeAPI, err = a.k.requests(ctx); err != nil {
 		return s, err
 	}
-	return s, process.Scrape(ctx, a.health+"/metrics", func(x process.Sample) {
+	var goal, percent float64
+	err = process.Scrape(ctx, a.health+"/metrics", func(x process.Sample) {
 		switch x.Name {
 		case "go_memstats_next_gc_bytes":
-			s.live = x.Value / 2 // the goal is twice what lived, without GOGC and GOMEMLIMIT
+			goal = x.Value
+		case "go_gc_gogc_percent":
+			percent = x.Value
 		case "external_metrics_datadog_metrics":
 			s.known++
 			if strings.Contains(x.Labels, `valid="true"`) {
@@ -143,6 +146,8 @@ func (a *clusterAgent) state(ctx context.Context) (s agentState, err error) {
 			s.writes = x.Value
 		}
 	})
+	s.live = goal / (1 + percent/100) // the goal is that much more than what lived
+	return s, err
 }
 
 // wait polls the state until ok, and returns how long that took.
@@ -163,7 +168,7 @@ func (a *clusterAgent) wait(ctx context.Context, what string, patience time.Dura
 			return 0, ctx.Err()
 		case <-a.Done():
 			return 0, a.Stop(0)
-		case <-time.After(250 * time.Millisecond):
+		case <-time.After(time.Second): // a scrape is work for it too
 		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 	_ "time/tzdata" // calendar_shift names zones, and an image has none
 
@@ -20,6 +21,11 @@ import (
 var version = "dev" // set by the linker
 
 func main() {
+	// What lives here lives long, and what reads leave behind is little: a smaller
+	// heap costs a few hundredths of a core at ten thousand metrics.
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(50)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := command().ExecuteContext(ctx)
 	stop()
