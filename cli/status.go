@@ -83,7 +83,8 @@ type agentState struct {
 	Source      string `json:"source,omitempty"`
 	Pushed      bool   `json:"pushed"`                 // values are pushed by the source, not polled
 	SourceError string `json:"source_error,omitempty"` // of the newest request; empty when it went well
-	Error       string `json:"error,omitempty"`        // why the two above are not known
+	Shadow      string `json:"shadow,omitempty"`       // how a second source compares; empty when none does
+	Error       string `json:"error,omitempty"`        // why the ones above are not known
 }
 
 type apiServiceState struct {

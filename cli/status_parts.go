@@ -87,6 +87,9 @@ func clusterAgentOf(ctx context.Context, c *release.Cluster, rel *release.Releas
 	if s.Source.Failing() {
 		st.SourceError = s.Source.LastError
 	}
+	if sh := s.Shadow; sh != nil {
+		st.Shadow = fmt.Sprintf("%s beside %s: %d of %d queries agree", sh.Shadow, sh.Main, sh.Verdicts["agree"], sh.Queries)
+	}
 	if s.Metrics == nil {
 		s.Metrics = []release.ServedMetric{}
 	}

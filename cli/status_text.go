@@ -75,6 +75,9 @@ func (s *status) printClusterAgent(row func(name, format string, args ...any)) {
 	case c.Source != "":
 		row("", "values are polled from %s", c.Source)
 	}
+	if c.Shadow != "" {
+		row("", "shadow %s", c.Shadow)
+	}
 }
 
 // valid counts the metrics that have a value.

@@ -1,6 +1,9 @@
 package cli
 
-import "testing"
+import (
+	"strings"
+	"testing"
+)
 
 func TestHint(t *testing.T) {
 	for _, c := range []struct {
@@ -17,5 +20,13 @@ func TestHint(t *testing.T) {
 		if got := hint(c.references); got != c.want {
 			t.Errorf("hint(%q) = %q, want %q", c.references, got, c.want)
 		}
+	}
+}
+
+func TestStatusShowsTheShadow(t *testing.T) {
+	var b strings.Builder
+	s := status{ClusterAgent: agentState{Source: "http://b", Shadow: "kelpie beside datadog: 4 of 5 queries agree"}}
+	if err := s.print(&b); err != nil || !strings.Contains(b.String(), "shadow kelpie beside datadog: 4 of 5 queries agree") {
+		t.Errorf("%v\n%s", err, b.String())
 	}
 }

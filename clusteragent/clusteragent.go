@@ -28,6 +28,7 @@ import (
 	"kelpie.dev/kelpie/clusteragent/externalmetrics"
 	"kelpie.dev/kelpie/clusteragent/metadata"
 	"kelpie.dev/kelpie/clusteragent/reference"
+	"kelpie.dev/kelpie/clusteragent/shadow"
 	"kelpie.dev/kelpie/clusteragent/source"
 	"kelpie.dev/kelpie/clusteragent/state"
 	"kelpie.dev/kelpie/health"
@@ -53,15 +54,17 @@ type agent struct {
 	hpas   cache.SharedIndexInformer
 
 	// External metrics; all nil when they are switched off.
-	source  *source.Set
-	index   *reference.Index
-	objects *datadogmetric.Reconciler // nil without CRD mode
-	keeper  *externalmetrics.Keeper
-	events  *events
-	keda    *externalmetrics.KEDA // nil without KEDA beside us
-	wpas    *watermarks           // nil unless WatermarkPodAutoscalers are read
-	indexed cache.InformerSynced  // the index has seen all autoscalers of the first list
-	serving atomic.Bool
+	source   *source.Set
+	shadow   *shadow.Shadow // nil without a source to compare with
+	shadowed *source.Poller // that source
+	index    *reference.Index
+	objects  *datadogmetric.Reconciler // nil without CRD mode
+	keeper   *externalmetrics.Keeper
+	events   *events
+	keda     *externalmetrics.KEDA // nil without KEDA beside us
+	wpas     *watermarks           // nil unless WatermarkPodAutoscalers are read
+	indexed  cache.InformerSynced  // the index has seen all autoscalers of the first list
+	serving  atomic.Bool
 
 	state    *state.Collector // nil when Kubernetes state metrics are switched off
 	metadata *metadata.Index  // nil without a token for the node agents
@@ -74,7 +77,7 @@ func Run(ctx context.Context, cfg Config, proc Process) error {
 	a.reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	probe := health.New(health.Options{
 		Addr: ":" + strconv.Itoa(cfg.HealthPort), Role: "cluster-agent", Version: proc.Version, Registry: a.reg,
-		Ready: a.ready, Status: a.status, Log: proc.Log,
+		Ready: a.ready, Status: a.status, Reports: a.reports(), Log: proc.Log,
 	})
 	for _, s := range cfg.Unneeded {
 		proc.Log.Info("setting has no effect here", "setting", s.name, "why", s.why)
@@ -96,6 +99,9 @@ func Run(ctx context.Context, cfg Config, proc Process) error {
 	}
 	if cfg.Enabled {
 		g.Go(func() error { return a.source.Run(ctx) })
+		if a.shadow != nil {
+			g.Go(func() error { return a.shadow.Run(ctx) })
+		}
 		if a.objects != nil {
 			g.Go(func() error { return a.objects.Run(ctx) })
 		}
@@ -122,7 +128,7 @@ func (a *agent) build() error {
 		parts = append(parts, a.newAutoscalers)
 	}
 	if a.cfg.Enabled {
-		parts = append(parts, a.newSource, a.newIndex, a.newObjects, a.newKeeper, a.newKEDA)
+		parts = append(parts, a.newSource, a.newShadow, a.newIndex, a.newObjects, a.newKeeper, a.newKEDA)
 	}
 	if a.cfg.State.Enabled {
 		parts = append(parts, a.newState)

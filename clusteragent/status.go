@@ -24,6 +24,7 @@ type Status struct {
 	CertEnds     time.Time       `json:"certificate_ends,omitzero"`
 	Source       source.Status   `json:"source"`
 	OtherSources []source.Status `json:"other_sources,omitempty"`
+	Shadow       *ShadowStatus   `json:"shadow,omitempty"` // absent when nothing is compared
 	Metrics      []Row           `json:"metrics"`
 
 	State    *state.Status    `json:"kubernetes_state,omitempty"` // absent when switched off
@@ -60,6 +61,7 @@ func (a *agent) status() any {
 	s.CRD, s.Serving = a.cfg.CRD, a.serving.Load()
 	s.Registration, s.Source, s.OtherSources = a.keeper.Registration(), a.source.Status(), a.source.Others()
 	s.Certificate, s.CertEnds = a.keeper.Certificate()
+	s.Shadow = a.shadowStatus()
 	s.Metrics = append(s.Metrics, a.rows(time.Now())...)
 	slices.SortFunc(s.Metrics, func(x, y Row) int { return cmp.Or(cmp.Compare(x.Metric, y.Metric), cmp.Compare(x.Query, y.Query)) })
 	return s

@@ -55,6 +55,7 @@ type ClusterAgentStatus struct {
 	Leader       bool           `json:"leader"`
 	Registration string         `json:"registration"` // what is wrong with the APIService
 	Source       Source         `json:"source"`
+	Shadow       *Shadow        `json:"shadow"` // nil when no source is compared
 	Metrics      []ServedMetric `json:"metrics"`
 }
 
@@ -65,6 +66,14 @@ type Source struct {
 	LastError   string    `json:"last_error"`
 	LastErrorAt time.Time `json:"last_error_at"`
 	Streaming   bool      `json:"streaming"` // values are pushed
+}
+
+// Shadow is how a second source compares with the one that serves.
+type Shadow struct {
+	Main     string         `json:"main"`
+	Shadow   string         `json:"shadow"`
+	Queries  int            `json:"queries"`
+	Verdicts map[string]int `json:"verdicts"` // queries of each; "agree" is one
 }
 
 // Failing reports whether the newest request failed.

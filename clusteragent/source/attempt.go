@@ -122,7 +122,7 @@ func (p *Poller) record(k Key, o outcome, now time.Time) {
 	s.reading.Err = o.err
 	switch {
 	case o.err == nil:
-		s.reading.Value, s.reading.At, s.reading.Fetched = o.value, o.at, now
+		s.reading.Value, s.reading.At, s.reading.Length, s.reading.Fetched = o.value, o.at, o.length, now
 		s.failures = 0
 		p.tel.show(&s.series, o, now)
 	case o.blamed && p.opts.PromQL != nil:

@@ -232,6 +232,13 @@ func (p *Poller) Read(k Key) Reading {
 	return Reading{}
 }
 
+// Keys returns the queries in use, in no order.
+func (p *Poller) Keys() []Key {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	return slices.Collect(maps.Keys(p.queries))
+}
+
 // Status returns the source's own health.
 func (p *Poller) Status() Status {
 	p.mu.RLock()

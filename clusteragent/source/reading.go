@@ -71,10 +71,11 @@ func (e *Error) Error() string {
 // query has not been asked yet.
 type Reading struct {
 	Value     float64
-	At        time.Time // the data point's own time; zero before the first
-	Fetched   time.Time // when the source last gave a point; zero before the first
-	Attempted time.Time // when the source was last asked; zero before the first
-	Err       *Error    // what the last attempt met; nil after a success
+	At        time.Time     // the data point's own time; zero before the first
+	Length    time.Duration // of the bucket that begins at At; 0 when the value is that of an instant
+	Fetched   time.Time     // when the source last gave a point; zero before the first
+	Attempted time.Time     // when the source was last asked; zero before the first
+	Err       *Error        // what the last attempt met; nil after a success
 }
 
 // Limits say how old a value may be. A point must be at most MaxAge old when it

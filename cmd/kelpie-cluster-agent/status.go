@@ -89,6 +89,10 @@ func printStatus(w io.Writer, s clusteragent.Status, now time.Time) error {
 	for _, src := range append([]source.Status{s.Source}, s.OtherSources...) {
 		printSource(&b, src, ago)
 	}
+	if s.Shadow != nil {
+		fmt.Fprintf(&b, "Shadow:        %s\n", verdicts(s.Shadow.Summary))
+		printSource(&b, s.Shadow.Source, ago)
+	}
 	fmt.Fprintf(&b, "\nMetrics: %d\n", len(s.Metrics))
 	tw := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	if len(s.Metrics) > 0 {
