@@ -1,6 +1,7 @@
 package shadow
 
 import (
+	"cmp"
 	"math"
 	"slices"
 	"time"
@@ -65,8 +66,8 @@ const (
 	// grace is how long a source may lack data that the other has. A new metric
 	// is seen by one before it is by the other.
 	grace = 2 * time.Minute
-	// leastSkew is how far apart in time two values may be, at least, and be
-	// compared.
+	// leastSkew is how far away in time, at least, the values around another may
+	// be.
 	leastSkew = 30 * time.Second
 )
 
@@ -124,27 +125,30 @@ func (s *side) newest(since int64) int64 {
 	return since
 }
 
-// near returns the value closest to v among those as near to a time as the
-// nearest is, give or take slack; ok is false when that is further than skew, or
-// when what came before is not known.
-func (s *side) near(end int64, v float64, slack, skew time.Duration) (value float64, ok bool) {
-	distance := func(m mark) int64 { return max(m.end-end, end-m.end) }
-	if len(s.history) == 0 || s.history[0].end > end+int64(slack/time.Second) {
+// around returns what the source had at a time: its value, or what lies between
+// the two that surround it, or if one up to slack away is closer to v, that. ok is
+// false when the time is not surrounded within skew on either side.
+func (s *side) around(end int64, v float64, slack, skew time.Duration) (value float64, ok bool) {
+	next, exact := slices.BinarySearchFunc(s.history, end, func(m mark, end int64) int { return cmp.Compare(m.end, end) })
+	switch {
+	case exact:
+		value = s.history[next].value
+	case next == 0 || next == len(s.history):
 		return 0, false
+	default:
+		a, b := s.history[next-1], s.history[next]
+		if time.Duration(b.end-a.end)*time.Second > 2*skew {
+			return 0, false
+		}
+		part := float64(end-a.end) / float64(b.end-a.end)
+		value = a.value*(1-part) + b.value*part
 	}
-	nearest := int64(math.MaxInt64)
 	for _, m := range s.history {
-		nearest = min(nearest, distance(m))
-	}
-	if nearest > int64(skew/time.Second) {
-		return 0, false
-	}
-	for _, m := range s.history {
-		if distance(m) <= nearest+int64(slack/time.Second) && (!ok || math.Abs(m.value-v) < math.Abs(value-v)) {
-			value, ok = m.value, true
+		if max(m.end-end, end-m.end) <= int64(slack/time.Second) && math.Abs(m.value-v) < math.Abs(value-v) {
+			value = m.value
 		}
 	}
-	return value, ok
+	return value, true
 }
 
 // track is one query's record.
@@ -217,7 +221,7 @@ func (t *track) compare(tol Tolerance, skew, ahead time.Duration) Outcome {
 	if late.reading.Length > 0 && early.reading.Length > 0 {
 		slack = 0 // buckets are of the same time, or they are not
 	}
-	other, ok := early.near(at.end, at.value, slack, max(skew, late.reading.Length, early.reading.Length))
+	other, ok := early.around(at.end, at.value, slack, skew)
 	if !ok {
 		return Waiting
 	}

@@ -116,8 +116,11 @@ func TestFairComparison(t *testing.T) {
 	}{
 		{"pushed, and Datadog's buckets of 10 s, a minute late", push, polled(10*time.Second, time.Minute, 7*time.Second, same), Agree},
 		{"pushed, and buckets of 10 s, ten minutes late", push, polled(10*time.Second, 10*time.Minute, 0, same), Agree},
+		{"pushed by agents that flush every ten seconds", func(now time.Time) source.Reading { return source.Reading{Value: trailing(now), At: now.Truncate(10 * time.Second)} },
+			polled(10*time.Second, time.Minute, 0, same), Agree},
 		{"the other way round", polled(10*time.Second, time.Minute, 3*time.Second, same), push, Agree},
 		{"both polled, one later, in another phase", polled(30*time.Second, 0, 0, same), polled(30*time.Second, 2*time.Minute, 13*time.Second, same), Agree},
+		{"both polled for buckets of 10 s, of which each sees every third", polled(10*time.Second, 0, 0, same), polled(10*time.Second, 40*time.Second, 0, same), Agree},
 		{"15 % more", push, polled(10*time.Second, time.Minute, 0, scaled(1.15)), Differ},
 		{"3 % more", push, polled(10*time.Second, time.Minute, 0, scaled(1.03)), Agree},
 		{"half", polled(30*time.Second, 0, 0, same), polled(30*time.Second, time.Minute, 0, scaled(0.5)), Differ},
@@ -139,6 +142,30 @@ func TestFairComparison(t *testing.T) {
 		if tr.verdict != c.want || tr.counts[c.want] != all || c.want != Waiting && all < 10 {
 			t.Errorf("%s: %s of %v (last %+v, worst %+v), want %s", c.name, tr.verdict, tr.counts, tr.last, tr.worst, c.want)
 		}
+	}
+}
+
+// Whichever source is late, the difference is the shadow's less the main one's.
+func TestDifferenceHasASign(t *testing.T) {
+	late, half := polled(10*time.Second, time.Minute, 0, same), pushed(func(now time.Time) float64 { return trailing(now) / 2 })
+	if tr, _ := simulate(late, half, 10*time.Minute); tr.last.Main < 1.5*tr.last.Shadow || tr.last.Difference > -0.4 || tr.sum > 0 {
+		t.Errorf("a shadow of half, the main source late: %+v", tr.last)
+	}
+	if tr, _ := simulate(half, late, 10*time.Minute); tr.last.Shadow < 1.5*tr.last.Main || tr.last.Difference < 0.4 || tr.sum < 0 {
+		t.Errorf("a shadow of twice, and late: %+v", tr.last)
+	}
+}
+
+// Buckets are held against those of their own time, however close a neighbour is.
+func TestBucketsHaveNoSlack(t *testing.T) {
+	zigzag := func(by time.Duration) simulated {
+		return func(now time.Time) source.Reading {
+			at := now.Truncate(10 * time.Second)
+			return source.Reading{Value: float64(100 + 100*(at.Add(by).Unix()/10%2)), At: at, Length: 10 * time.Second}
+		}
+	}
+	if tr, _ := simulate(zigzag(0), zigzag(10*time.Second), 10*time.Minute); tr.verdict != Differ || tr.counts[Agree] != 0 {
+		t.Errorf("%s of %v, want each bucket to differ", tr.verdict, tr.counts)
 	}
 }
 
@@ -171,8 +198,9 @@ func TestNothingNewIsNothing(t *testing.T) {
 	}
 }
 
-// A bucket that fills is the last value that it had.
-func TestBucketThatFills(t *testing.T) {
+// A bucket that fills is the last value that it had, and between two lies what
+// lies between.
+func TestWhatASourceHadAtATime(t *testing.T) {
 	var s side
 	for i, v := range []float64{1, 2, 3} {
 		s.observe(source.Reading{Value: v, At: begin, Length: 10 * time.Second}, begin.Add(time.Duration(i)*time.Second))
@@ -181,7 +209,27 @@ func TestBucketThatFills(t *testing.T) {
 	if len(s.history) != 1 || s.history[0].value != 3 {
 		t.Errorf("history %v, want the last value alone", s.history)
 	}
-	if _, ok := s.near(begin.Unix()+60, 0, 0, 30*time.Second); ok {
-		t.Error("a value of 50 seconds before is no neighbour within 30")
+	s.observe(source.Reading{Value: 7, At: begin.Add(40 * time.Second), Length: 10 * time.Second}, begin.Add(time.Minute))
+	for _, c := range []struct {
+		after, slack, skew time.Duration
+		v, want            float64 // -1 for none
+	}{
+		{10 * time.Second, 0, time.Minute, 0, 3},
+		{20 * time.Second, 0, time.Minute, 0, 4}, // between the two
+		{50 * time.Second, 0, time.Minute, 0, 7},
+		{20 * time.Second, 10 * time.Second, time.Minute, 0, 3},
+		{20 * time.Second, 10 * time.Second, time.Minute, 9, 4}, // 7 is too far away in time
+		{20 * time.Second, 0, 20 * time.Second, 0, 4},
+		{20 * time.Second, 0, 19 * time.Second, 0, -1}, // a gap of 40 s
+		{9 * time.Second, time.Minute, time.Minute, 0, -1},
+		{51 * time.Second, time.Minute, time.Minute, 0, -1},
+	} {
+		got, ok := s.around(begin.Add(c.after).Unix(), c.v, c.slack, c.skew)
+		if !ok {
+			got = -1
+		}
+		if math.Abs(got-c.want) > 1e-9 {
+			t.Errorf("around %s, slack %s, within %s, close to %v: %v, want %v", c.after, c.slack, c.skew, c.v, got, c.want)
+		}
 	}
 }
