@@ -61,6 +61,7 @@ type agent struct {
 	objects  *datadogmetric.Reconciler // nil without CRD mode
 	keeper   *externalmetrics.Keeper
 	events   *events
+	advices  advices
 	keda     *externalmetrics.KEDA // nil without KEDA beside us
 	wpas     *watermarks           // nil unless WatermarkPodAutoscalers are read
 	indexed  cache.InformerSynced  // the index has seen all autoscalers of the first list
@@ -73,7 +74,7 @@ type agent struct {
 
 // Run runs the cluster agent until ctx ends, and then returns nil.
 func Run(ctx context.Context, cfg Config, proc Process) error {
-	a := &agent{cfg: cfg, proc: proc, reg: prometheus.NewRegistry()}
+	a := &agent{cfg: cfg, proc: proc, reg: prometheus.NewRegistry(), advices: advices{told: map[reference.Autoscaler]map[advised]bool{}}}
 	a.reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	probe := health.New(health.Options{
 		Addr: ":" + strconv.Itoa(cfg.HealthPort), Role: "cluster-agent", Version: proc.Version, Registry: a.reg,
@@ -190,7 +191,7 @@ func (a *agent) newObjects() error {
 	a.objects, err = datadogmetric.New(datadogmetric.Options{
 		Client: client, Source: a.source, Main: a.cfg.Sources.Main, References: a.index, IsLeader: a.leader.isLeader, Complete: a.referencesComplete, Rules: a.cfg.Rules,
 		Templates: datadogmetric.Templates{ClusterName: a.cfg.ClusterName, Env: a.cfg.templateEnv},
-		Policy:    a.cfg.Policy, Refused: a.refused,
+		Policy:    a.cfg.Policy, Refused: a.refused, Changed: a.adviseUsers,
 		Autogen: a.cfg.Autogen, Namespace: a.cfg.Namespace, Expiry: a.cfg.AutogenExpiry, Workers: a.cfg.Workers, Registerer: a.reg, Log: a.proc.Log,
 	})
 	if err != nil {
@@ -246,6 +247,7 @@ func (a *agent) referencesChanged(c reference.Change) {
 		a.objects.Touch(c.Objects...)
 	}
 	a.events.untranslatable(c)
+	a.advise(c.By)
 }
 
 // tookOver has the new leader write what the old one may have missed.
@@ -253,6 +255,7 @@ func (a *agent) tookOver() {
 	for _, c := range a.index.All() {
 		a.events.untranslatable(c)
 	}
+	a.adviseAll()
 	a.keeper.Retell()
 	if a.objects == nil {
 		return

@@ -42,6 +42,7 @@ type Row struct {
 	StandsIn   bool      `json:"stands_in,omitempty"` // the value is what the object's annotation says for no data; Error is why
 	Error      string    `json:"error,omitempty"`
 	References []string  `json:"references,omitempty"` // autoscalers
+	Advice     []string  `json:"advice,omitempty"`     // to those whose target does not suit the query
 }
 
 func (a *agent) status() any {
@@ -99,7 +100,7 @@ func (a *agent) rows(now time.Time) (rows []Row) {
 func (a *agent) row(metric string, m datadogmetric.Metric, now time.Time) Row {
 	reading := a.source.Read(m.Key)
 	served, why := m.Value(reading, now)
-	r := Row{Metric: metric, Query: m.Query, Valid: why == nil, At: reading.At}
+	r := Row{Metric: metric, Query: m.Query, Valid: why == nil, At: reading.At, Advice: a.advicesFor(m)}
 	if why != nil {
 		r.Error = string(why.Reason) + ": " + why.Error()
 	}

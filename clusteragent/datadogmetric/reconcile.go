@@ -65,8 +65,12 @@ func (r *Reconciler) remember(o object) Metric {
 		r.opts.Source.Use(owner(o.id))
 	}
 	r.mu.Lock()
+	old, known := r.metrics[o.id]
 	r.metrics[o.id] = m
 	r.mu.Unlock()
+	if !known || old.Key != m.Key {
+		r.opts.Changed(m)
+	}
 	return m
 }
 

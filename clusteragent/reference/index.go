@@ -64,6 +64,7 @@ type refs struct {
 	uid     types.UID
 	objects []types.NamespacedName
 	inline  map[inlineKey]Inline
+	targets []Target
 }
 
 // Change says what an autoscaler's coming, edit or going touched.
@@ -93,6 +94,7 @@ type ask struct {
 	name     string
 	selector *metav1.LabelSelector // nil for none
 	err      error                 // why selector cannot be read
+	target   autoscalingv2.MetricTargetType
 }
 
 // Set records what hpa refers to now.
@@ -100,7 +102,7 @@ func (x *Index) Set(hpa *autoscalingv2.HorizontalPodAutoscaler) {
 	var asks []ask
 	for _, m := range hpa.Spec.Metrics {
 		if m.Type == autoscalingv2.ExternalMetricSourceType && m.External != nil {
-			asks = append(asks, ask{name: m.External.Metric.Name, selector: m.External.Metric.Selector})
+			asks = append(asks, ask{name: m.External.Metric.Name, selector: m.External.Metric.Selector, target: m.External.Target.Type})
 		}
 	}
 	x.replace(Autoscaler{NamespacedName: types.NamespacedName{Namespace: hpa.Namespace, Name: hpa.Name}}, x.parse(hpa, asks))
@@ -121,6 +123,7 @@ func (x *Index) parse(by metav1.Object, asks []ask) refs {
 			}
 			if err == nil {
 				r.objects = append(r.objects, obj)
+				r.targets = append(r.targets, Target{Metric: a.name, Object: obj, Type: a.target})
 			} else {
 				r.inline[inlineKey{strings.ToLower(a.name), refused}] = Inline{Metric: a.name, Err: err}
 			}
@@ -146,7 +149,9 @@ func (x *Index) parse(by metav1.Object, asks []ask) refs {
 		}
 		r.inline[inlineKey{strings.ToLower(a.name), Canonical(sel)}] = in
 		if in.Err == nil {
-			r.objects = append(r.objects, x.Autogen(in.Query))
+			obj := x.Autogen(in.Query)
+			r.objects = append(r.objects, obj)
+			r.targets = append(r.targets, Target{Metric: a.name, Object: obj, Query: in.Query, Type: a.target})
 		}
 	}
 	return r

@@ -116,7 +116,9 @@ func TestFairComparison(t *testing.T) {
 	}{
 		{"pushed, and Datadog's buckets of 10 s, a minute late", push, polled(10*time.Second, time.Minute, 7*time.Second, same), Agree},
 		{"pushed, and buckets of 10 s, ten minutes late", push, polled(10*time.Second, 10*time.Minute, 0, same), Agree},
-		{"pushed by agents that flush every ten seconds", func(now time.Time) source.Reading { return source.Reading{Value: trailing(now), At: now.Truncate(10 * time.Second)} },
+		{"pushed by agents that flush every ten seconds", func(now time.Time) source.Reading {
+			return source.Reading{Value: trailing(now), At: now.Truncate(10 * time.Second)}
+		},
 			polled(10*time.Second, time.Minute, 0, same), Agree},
 		{"the other way round", polled(10*time.Second, time.Minute, 3*time.Second, same), push, Agree},
 		{"both polled, one later, in another phase", polled(30*time.Second, 0, 0, same), polled(30*time.Second, 2*time.Minute, 13*time.Second, same), Agree},

@@ -19,7 +19,7 @@ func TestPrintStatus(t *testing.T) {
 		OtherSources: []source.Status{{Name: source.Prometheus, URL: "http://prom:9090", Queries: 3, Period: 15,
 			Endpoints: []source.EndpointStatus{{URL: "http://second", Status: "OK", Used: true, LastSuccess: now.Add(-3 * time.Second)}}}},
 		Metrics: []clusteragent.Row{
-			{Metric: "nginx.requests", Query: "avg:nginx.requests{*}.rollup(30)", Value: "12.5", At: now.Add(-40 * time.Second), Age: 40, Valid: true, References: []string{"web/a", "web/b"}},
+			{Metric: "nginx.requests", Query: "avg:nginx.requests{*}.rollup(30)", Value: "12.5", At: now.Add(-40 * time.Second), Age: 40, Valid: true, References: []string{"web/a", "web/b"}, Advice: []string{"web/a: TotalWithValueTarget: take another"}},
 			{Metric: "datadogmetric@web:bad", Query: "avg:x{", Error: "SyntaxError: position 7"},
 		},
 	}, now)
@@ -29,6 +29,7 @@ func TestPrintStatus(t *testing.T) {
 	for _, want := range []string{
 		"Leader:        yes", "APIService:    APIService points to", "Certificate:   ends 2027-11-26", "last success: 5s ago", "last error:   1m0s ago: HTTP 503",
 		"Source:        http://prom:9090 (prometheus)\n  queries:      3, polled every 15s\n  last success: never\n  endpoint:     http://second: OK, used now; last success: 3s ago, last failure: never",
+		"Advice on nginx.requests, to web/a: TotalWithValueTarget: take another",
 		"nginx.requests         12.5   40s  yes    web/a, web/b  avg:nginx.requests{*}.rollup(30)  -",
 		"datadogmetric@web:bad  -      -    no     -             avg:x{                            SyntaxError: position 7",
 	} {

@@ -113,6 +113,11 @@ func printStatus(w io.Writer, s clusteragent.Status, now time.Time) error {
 	if err := tw.Flush(); err != nil { // to memory: it holds what the writes above met
 		return err
 	}
+	for _, m := range s.Metrics {
+		for _, text := range m.Advice {
+			fmt.Fprintf(&b, "\nAdvice on %s, to %s\n", m.Metric, text)
+		}
+	}
 	_, err := io.WriteString(w, b.String())
 	return err
 }
