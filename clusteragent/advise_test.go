@@ -65,7 +65,7 @@ func TestAdviceOnTargets(t *testing.T) {
 		}
 	}
 	slices.Sort(said)
-	if len(said) != 2 || !strings.HasPrefix(said[0], total+" test/multiplies: "+advice.TotalByValue) || !strings.HasPrefix(said[1], "sum:plain{*}.rollup(30) test/plain: ") {
+	if len(said) != 2 || !strings.HasPrefix(said[0], "sum:plain{*}.rollup(30) test/plain: ") || !strings.HasPrefix(said[1], total+" test/multiplies: "+advice.TotalByValue) {
 		t.Errorf("the status advises %q, want the two", said)
 	}
 
