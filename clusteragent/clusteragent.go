@@ -168,7 +168,7 @@ func (a *agent) connect() error {
 func (a *agent) newIndex() error {
 	a.index = reference.NewIndex(reference.Options{
 		Builder: reference.Builder{Aggregator: a.cfg.Aggregator, Rollup: a.cfg.Rules.Rollup},
-		Autogen: a.cfg.AutogenSelector, Namespace: a.cfg.Namespace, OwnNamespace: a.cfg.Policy.Apart(), Judge: a.judgePlain,
+		Autogen: a.cfg.AutogenSelector, Namespace: a.cfg.Namespace, OwnNamespace: a.cfg.Policy.Apart(), Judge: a.judgePlain, Check: a.cfg.Sources.check(),
 	}, a.referencesChanged)
 	a.events = newEvents(a.kube, a.leader.isLeader, a.reg, a.proc.Log)
 	a.leader.gained = a.tookOver

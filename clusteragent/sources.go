@@ -156,6 +156,19 @@ func (s SourcesConfig) validate() error {
 	return errors.Join(errs...)
 }
 
+// check returns what judges the text of a query for the cluster's own source,
+// as far as that is ours to judge; nil for PromQL.
+func (s SourcesConfig) check() func(string) error {
+	switch s.Main {
+	case source.Kelpie:
+		return checkQuery
+	case source.Datadog:
+		return source.Shape
+	default:
+		return nil
+	}
+}
+
 // newSource makes the sources that are configured.
 func (a *agent) newSource() error {
 	members := map[source.Name]*source.Poller{}

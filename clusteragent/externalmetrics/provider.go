@@ -161,8 +161,13 @@ func (p *Provider) find(namespace, metric string, sel labels.Selector) (datadogm
 			return datadogmetric.Metric{}, p.forbid(no)
 		}
 		reason := source.Reason("InvalidSelector")
-		if errors.Is(in.Err, reference.ErrName) {
+		switch {
+		case errors.Is(in.Err, reference.ErrName):
 			reason = "InvalidMetricName"
+		case errors.Is(in.Err, reference.ErrOwnQuery):
+			reason = "InvalidQueryAnnotation"
+		case errors.Is(in.Err, reference.ErrDisputed):
+			reason = "DisputedQuery"
 		}
 		return datadogmetric.Metric{}, failure(&source.Error{Reason: reason, Message: in.Err.Error()}, "")
 	}

@@ -3,7 +3,6 @@ package reference
 import (
 	"cmp"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -27,6 +26,7 @@ type Inline struct {
 	Metric string // as the autoscaler spells it
 	Query  string // empty when Err is set
 	Err    error  // why it cannot be translated
+	Own    bool   // the query is that of the autoscaler's annotation OwnQueries
 }
 
 // Options configures an Index. Builder is required.
@@ -43,12 +43,16 @@ type Options struct {
 	// Judge says why those in namespace may not ask the query that a plain name
 	// means. Nil lets all pass.
 	Judge func(namespace, query string) error
+	// Check says what is wrong with the text of a query of an autoscaler's own.
+	// Nil lets all pass; the source judges them as well.
+	Check func(query string) error
 }
 
 // Index holds what every autoscaler refers to. It is safe for concurrent use.
 type Index struct {
 	opts    Options
 	changed func(Change)
+	serial  sync.Mutex // held from a change until all were told of it, so that the last word is the newest
 
 	mu      sync.RWMutex // guards what follows
 	by      map[Autoscaler]refs
@@ -115,6 +119,7 @@ func (x *Index) parse(by metav1.Object, asks []ask) refs {
 	r := refs{uid: by.GetUID(), inline: map[inlineKey]Inline{}}
 	plain := by.GetLabels()[kedaLabel] != kedaValue &&
 		(x.opts.Autogen == nil || x.opts.Autogen.Matches(labels.Set(by.GetLabels())))
+	own, wrong := ownQueries(by, asks)
 	for _, a := range asks {
 		if IsObject(a.name) {
 			obj, err := ParseObject(a.name, by.GetNamespace())
@@ -142,10 +147,9 @@ func (x *Index) parse(by metav1.Object, asks []ask) refs {
 		if a.selector == nil {
 			sel = labels.Everything()
 		}
-		in := Inline{Metric: a.name}
-		in.Query, in.Err = x.opts.Builder.Query(a.name, a.selector)
-		if in.Err == nil && x.opts.Judge != nil {
-			in.Err = x.opts.Judge(by.GetNamespace(), in.Query)
+		in := Inline{Metric: a.name, Err: wrong, Own: true}
+		if wrong == nil {
+			in = x.plainQuery(by, a, own)
 		}
 		r.inline[inlineKey{strings.ToLower(a.name), Canonical(sel)}] = in
 		if in.Err == nil {
@@ -176,6 +180,8 @@ func (x *Index) Autogen(query string) types.NamespacedName {
 }
 
 func (x *Index) replace(id Autoscaler, now refs) {
+	x.serial.Lock()
+	defer x.serial.Unlock()
 	x.mu.Lock()
 	old, had := x.by[id]
 	if len(now.objects)+len(now.inline) == 0 {
@@ -196,19 +202,24 @@ func (x *Index) replace(id Autoscaler, now refs) {
 		put(x.inline, k, id, in)
 	}
 	x.names.Store(nil)
+	changes := []Change{x.change(id)}
+	for _, other := range x.concerned(id, old, now) {
+		changes = append(changes, x.change(other))
+	}
 	x.mu.Unlock()
 	if !had && len(now.objects)+len(now.inline) == 0 {
 		return
 	}
 	touched := slices.Concat(old.objects, now.objects)
 	slices.SortFunc(touched, compareIDs)
-	x.changed(Change{By: id, UID: now.uid, Objects: slices.Compact(touched), Inline: now.sorted()})
+	changes[0].Objects = slices.Compact(touched)
+	for _, c := range changes {
+		x.changed(c)
+	}
 }
 
-func (r refs) sorted() []Inline {
-	return slices.SortedFunc(maps.Values(r.inline), func(a, b Inline) int {
-		return cmp.Or(cmp.Compare(a.Metric, b.Metric), cmp.Compare(a.Query, b.Query))
-	})
+func compareInline(a, b Inline) int {
+	return cmp.Or(cmp.Compare(a.Metric, b.Metric), cmp.Compare(a.Query, b.Query))
 }
 
 func put[K comparable, V any](m map[K]map[Autoscaler]V, k K, id Autoscaler, v V) {
