@@ -20,7 +20,9 @@ func TestOwnQueriesOfPlainNames(t *testing.T) {
 	c.register(t, ln)
 	const sel = "{matchLabels: {kube_namespace: test}}"
 	const generated = "avg:rps{kube_namespace:test}.rollup(30)"
-	b.set(func(b *backend) { b.values[generated], b.values[generated+" * 2"], b.values["sum:lag{kube_namespace:test}"] = 5, 10, 7 })
+	b.set(func(b *backend) {
+		b.values[generated], b.values[generated+" * 2"], b.values["sum:lag{kube_namespace:test}"] = 5, 10, 7
+	})
 	c.start(t, "a", ln, map[string]string{
 		"DD_EXTERNAL_METRICS_PROVIDER_ENDPOINT": b.URL, "DD_EXTERNAL_METRICS_PROVIDER_USE_DATADOGMETRIC_CRD": "true",
 		"KELPIE_POLICY": `{"mode":"namespaced","namespaces":[{"match":"*","scope":["kube_namespace:%%namespace%%"]}]}`,

@@ -102,7 +102,7 @@ func (x *Index) settled(k inlineKey, by Autoscaler, in Inline) Inline {
 	}
 	var with Autoscaler // the first that disagrees
 	for id, other := range x.inline[k] {
-		if id.Namespace == by.Namespace && (other.Own || in.Own) && (other.Err != nil || other.Query != in.Query) && (with.Name == "" || id.compare(with) < 0) {
+		if id.Namespace == by.Namespace && (other.Own || in.Own) && other.Query != in.Query && (with.Name == "" || id.compare(with) < 0) {
 			with = id
 		}
 	}

@@ -103,6 +103,11 @@ func TestDisputedQueries(t *testing.T) {
 		{"two disagrees", func() { x.Set(annotated(hpa("a", "two", plain("rps")), "rps: $metric * 2")) }, []string{"a/two disputed", "a/one disputed"}, ""},
 		{"both mean double", func() { x.Set(annotated(hpa("a", "one", plain("rps")), "rps: $metric * 2")) }, []string{"a/one " + double, "a/two " + double}, double},
 		{"one cannot be read", func() { x.Set(annotated(hpa("a", "one", plain("rps")), "[")) }, []string{"a/one wrong", "a/two disputed"}, ""},
+		{"two cannot be read", func() {
+			x.Set(hpa("a", "one", plain("rps")))
+			x.Set(annotated(hpa("a", "two", plain("rps")), "["))
+		}, []string{"a/one disputed", "a/two disputed", "a/two wrong", "a/one disputed"}, ""},
+		{"and is mended", func() { x.Set(annotated(hpa("a", "two", plain("rps")), "rps: $metric * 2")) }, []string{"a/two disputed", "a/one disputed"}, ""},
 		{"one goes", func() { x.Delete(Autoscaler{NamespacedName: nn("a", "one")}) }, []string{"a/one gone", "a/two " + double}, double},
 	} {
 		told = nil
