@@ -48,7 +48,7 @@ func (r *Reconciler) reconcile(ctx context.Context, id types.NamespacedName, now
 func (r *Reconciler) remember(o object) Metric {
 	m := Metric{
 		ID: o.id, Query: o.query, Limits: r.opts.Rules.Limits(o.maxAge), Problem: o.problem,
-		References: r.referrers(o.id, o.allowed, o.generated), Allowed: o.allowed, alwaysActive: o.alwaysActive, noData: o.noData,
+		References: r.referrers(o.id, o.allowed, o.generated), Allowed: o.allowed, alwaysActive: o.alwaysActive, followsLag: o.followsLag, noData: o.noData,
 	}
 	m.Active = len(m.References) > 0 || o.alwaysActive
 	if m.Problem == nil {
@@ -57,6 +57,9 @@ func (r *Reconciler) remember(o object) Metric {
 			m.Problem = &source.Error{Reason: templateError, Message: err.Error()}
 		}
 		m.Key = source.Key{Source: o.source, Query: resolved, Window: r.opts.Rules.Window(o.timeWindow, o.maxAge)}
+		if o.followsLag {
+			m.Key.Window = r.opts.Rules.Window(max(o.timeWindow, lateWindow), 0)
+		}
 	}
 	r.judge(o, &m)
 	if m.Active && m.Problem == nil {
