@@ -61,7 +61,7 @@ func (m Metric) Value(r source.Reading, now time.Time) (Served, *source.Error) {
 // how late points come where the object says so.
 func (m Metric) limits(r source.Reading, now time.Time) source.Limits {
 	l := m.Limits
-	if enough, ok := r.Late.Enough(now); ok && m.followsLag {
+	if enough, ok := r.Late.Enough(now.Sub(r.At)); ok && m.followsLag {
 		l.MaxAge = max(l.MaxAge, min(enough, lateWindow))
 	}
 	return l

@@ -48,15 +48,16 @@ func (l Lateness) Lag() time.Duration { return slices.Max(l.lags[:]) }
 
 // Enough is the max age with which points that come so late are served until the
 // next comes, in whole minutes. ok is false while too little has been seen, or
-// when the next point is overdue: then data have stopped.
-func (l Lateness) Enough(now time.Time) (d time.Duration, ok bool) {
+// when the newest is older than that: then data have stopped.
+func (l Lateness) Enough(age time.Duration) (d time.Duration, ok bool) {
 	d = (l.Lag() + l.Spacing + l.period + time.Minute - 1).Truncate(time.Minute)
-	return d, l.came >= arrivals && now.Sub(l.newest) <= d+max(probeEvery, l.Spacing)
+	return d, l.came >= arrivals && age <= d
 }
 
-// advice says which max age helps; "" when none is known to.
-func (l Lateness) advice(now time.Time) string {
-	enough, ok := l.Enough(now)
+// advice says which max age helps a newest point of that age; "" when none is
+// known to.
+func (l Lateness) advice(age time.Duration) string {
+	enough, ok := l.Enough(age)
 	if !ok {
 		return ""
 	}
@@ -66,8 +67,9 @@ func (l Lateness) advice(now time.Time) string {
 }
 
 // missing says what is known of the data of a query that has none in its window.
+// Those are looked for less often than by polls.
 func (l Lateness) missing(now time.Time) string {
-	if text := l.advice(now); text != "" {
+	if text := l.advice(now.Sub(l.newest) - probeEvery); text != "" {
 		return "; " + text
 	}
 	if l.newest.IsZero() || now.Sub(l.newest) > 2*probeWindow {

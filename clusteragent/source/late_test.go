@@ -14,13 +14,13 @@ import (
 type late struct {
 	behind time.Duration // of the newest point
 	moves  atomic.Int64  // seconds that all points have moved on by
-	wide   atomic.Int64  // requests for more than the usual window
+	wide   atomic.Int64  // queries for more than the usual window
 }
 
 func (l *late) Query(_ context.Context, queries []string, from, to time.Time) (*payload.QueryResponse, error) {
 	resp := payload.NewQueryResponse("", 0, 0)
 	if to.Sub(from) > 30*time.Minute {
-		l.wide.Add(1)
+		l.wide.Add(int64(len(queries)))
 	}
 	for i := range queries {
 		s := payload.QuerySeries{Metric: "m", Scope: "*", QueryIndex: &i, Interval: 60}
@@ -58,7 +58,7 @@ func TestNoDataSaysWhetherItComesLate(t *testing.T) {
 		}
 		p.probeEvery = 0
 		k := Key{Query: "avg:m{*}", Window: 5 * time.Minute}
-		p.Use("o", k, Key{Query: "avg:m{*}", Window: 6 * time.Minute})
+		p.Use("o", k, Key{Query: "avg:m{*}", Window: 6 * time.Minute}, Key{Query: "avg:long{*}", Window: 2 * time.Hour})
 		for range 5 {
 			api.moves.Add(c.moves)
 			p.cycle(t.Context(), func(*state) bool { return true })
@@ -68,12 +68,13 @@ func TestNoDataSaysWhetherItComesLate(t *testing.T) {
 		if why == nil || why.Reason != NoData || !strings.Contains(why.Error(), c.words) || c.none != "" && strings.Contains(why.Error(), c.none) || !r.At.IsZero() {
 			t.Errorf("%s: %v (reading %+v), want %q in it, not %q, and nothing served", c.name, why, r, c.words, c.none)
 		}
-		if n := api.wide.Load(); n != 5 {
-			t.Errorf("%s: %d requests reach further back in five cycles, want one in each, for two windows of one query", c.name, n)
+		// One for the two windows of a query, and the one that reaches so far itself.
+		if n := api.wide.Load(); n != 10 {
+			t.Errorf("%s: %d queries reach far back in five cycles, want two in each", c.name, n)
 		}
 		p.probeEvery = time.Hour
 		p.cycle(t.Context(), func(*state) bool { return true })
-		if n := api.wide.Load(); n != 5 {
+		if n := api.wide.Load(); n != 11 {
 			t.Errorf("%s: it was looked further back before its time", c.name)
 		}
 	}
@@ -98,7 +99,7 @@ func TestAdvisedMaxAgeSuffices(t *testing.T) {
 			poll(&r, now)
 		}
 		_, why := r.Current(now, Limits{MaxAge: 2 * time.Minute})
-		enough, ok := r.Late.Enough(now)
+		enough, ok := r.Late.Enough(now.Sub(r.At))
 		if !ok || why == nil || why.Reason != Stale || !strings.Contains(why.Error(), "set maxAge to at least "+enough.String()) {
 			t.Fatalf("lag %s, apart %s: %v, want an advice of %s", c.lag, c.apart, why, enough)
 		}
@@ -113,8 +114,8 @@ func TestAdvisedMaxAgeSuffices(t *testing.T) {
 				t.Fatalf("lag %s, apart %s: with the max age advised, %s: %v", c.lag, c.apart, enough, why)
 			}
 		}
-		// Once data stop, it is no longer advised: they are not late.
-		if _, why := r.Current(now.Add(time.Hour), Limits{MaxAge: 2 * time.Minute}); why == nil || strings.Contains(why.Error(), "come late (") {
+		// Once the next point is overdue, it is no longer advised: data have stopped.
+		if _, why := r.Current(now.Add(c.apart+2*time.Minute), Limits{MaxAge: 2 * time.Minute}); why == nil || strings.Contains(why.Error(), "come late (") {
 			t.Errorf("an hour after the data have stopped: %v", why)
 		}
 	}
@@ -123,7 +124,7 @@ func TestAdvisedMaxAgeSuffices(t *testing.T) {
 // What comes in time gives no advice, whatever its age.
 func TestNoAdviceBeforeSomethingIsSeen(t *testing.T) {
 	now := time.Unix(1_000_000, 0)
-	r := Reading{At: now.Add(-time.Hour), Fetched: now, Attempted: now}
+	r := Reading{At: now.Add(-90 * time.Second), Fetched: now, Attempted: now}
 	r.Late.saw(outcome{at: r.At, spacing: time.Minute}, time.Minute, now)
 	if _, why := r.Current(now, Limits{MaxAge: time.Minute}); why == nil || !strings.Contains(why.Error(), "data comes late or has stopped") {
 		t.Errorf("one point seen: %v, want neither judged", why)

@@ -106,7 +106,7 @@ func (r Reading) Current(now time.Time, l Limits) (float64, *Error) {
 		return r.Value, nil
 	}
 	old := &Error{Reason: Stale, Message: "data comes late or has stopped; check that the application still sends it, or raise maxAge"}
-	if text := r.Late.advice(now); text != "" {
+	if text := r.Late.advice(age); text != "" {
 		old.Message = text
 	}
 	if r.Err != nil {
