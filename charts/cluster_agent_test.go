@@ -24,10 +24,11 @@ func TestSourcesBeside(t *testing.T) {
 	t.Parallel()
 	all := render(t, "--values", inline, "--set", "datadog.site=datadoghq.eu,clusterAgent.metricsProvider.source=prometheus,"+
 		"clusterAgent.metricsProvider.datadog.existingSecret=dd,clusterAgent.metricsProvider.prometheus.url=http://p:9090,"+
-		"clusterAgent.metricsProvider.prometheus.tenant=team,clusterAgent.metricsProvider.prometheus.existingSecret=prom,clusterAgent.metricsProvider.prometheus.interval=15")
+		"clusterAgent.metricsProvider.prometheus.tenant=team,clusterAgent.metricsProvider.prometheus.existingSecret=prom,clusterAgent.metricsProvider.prometheus.interval=15,"+
+		"clusterAgent.metricsProvider.shadow.source=datadog,clusterAgent.metricsProvider.shadow.tolerance=0,clusterAgent.metricsProvider.shadow.absoluteTolerance=2.5")
 	got := map[string]string{}
 	for _, v := range into[appsv1.Deployment](t, all.one(t, "Deployment", "datadog-cluster-agent")).Spec.Template.Spec.Containers[0].Env {
-		if !strings.HasPrefix(v.Name, "KELPIE_SOURCE") && !strings.HasPrefix(v.Name, "KELPIE_PROMETHEUS") {
+		if !strings.HasPrefix(v.Name, "KELPIE_SOURCE") && !strings.HasPrefix(v.Name, "KELPIE_SHADOW") && !strings.HasPrefix(v.Name, "KELPIE_PROMETHEUS") {
 			continue
 		}
 		if got[v.Name] = v.Value; v.ValueFrom != nil {
@@ -35,6 +36,7 @@ func TestSourcesBeside(t *testing.T) {
 		}
 	}
 	want := map[string]string{
+		"KELPIE_SHADOW_SOURCE": "datadog", "KELPIE_SHADOW_TOLERANCE": "0", "KELPIE_SHADOW_ABSOLUTE_TOLERANCE": "2.5",
 		"KELPIE_SOURCE": "prometheus", "KELPIE_SOURCE_DATADOG_API_KEY": "dd/api-key", "KELPIE_SOURCE_DATADOG_APP_KEY": "dd/app-key",
 		"KELPIE_SOURCE_DATADOG_ENDPOINT": "https://api.datadoghq.eu", "KELPIE_PROMETHEUS_URL": "http://p:9090", "KELPIE_PROMETHEUS_TENANT": "team",
 		"KELPIE_PROMETHEUS_INTERVAL": "15", "KELPIE_PROMETHEUS_BEARER_TOKEN": "prom/token", "KELPIE_PROMETHEUS_USERNAME": "prom/username", "KELPIE_PROMETHEUS_PASSWORD": "prom/password",

@@ -88,6 +88,7 @@ type agentState struct {
 	Source      string `json:"source,omitempty"`
 	Pushed      bool   `json:"pushed"`                 // values are pushed by the source, not polled
 	SourceError string `json:"source_error,omitempty"` // of the newest request; empty when it went well
+	Shadow      string `json:"shadow,omitempty"`       // how a second source compares; empty when none does
 	Error       string `json:"error,omitempty"`        // why what is above and below is not known
 
 	Sources      []served.Source `json:"sources,omitempty"`      // all of them, the cluster's own first
@@ -114,6 +115,7 @@ type servedMetric struct {
 	Error      string   `json:"error,omitempty"`
 	Warning    string   `json:"warning,omitempty"` // of the newest attempt, while the value is still good
 	References []string `json:"references"`        // the HPAs, as namespace/name
+	Advice     []string `json:"advice,omitempty"`  // to those whose target does not suit the query
 
 	Pushed      bool      `json:"pushed,omitempty"`
 	NextAttempt time.Time `json:"next_attempt,omitzero"`

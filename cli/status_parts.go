@@ -93,6 +93,9 @@ func clusterAgentOf(ctx context.Context, c *release.Cluster, rel *release.Releas
 	if s.Source.Failing() {
 		st.SourceError = s.Source.LastError
 	}
+	if sh := s.Shadow; sh != nil {
+		st.Shadow = sh.Text()
+	}
 	if s.Metrics == nil {
 		s.Metrics = []served.Metric{}
 	}
@@ -104,7 +107,7 @@ func asSeen(rows []served.Metric, now time.Time) []servedMetric {
 	out := make([]servedMetric, len(rows))
 	for i, r := range rows {
 		out[i] = servedMetric{Name: r.Metric, Query: r.Query, Source: r.Source, State: r.State, Value: r.Value, Valid: r.Valid, StandsIn: r.StandsIn,
-			Error: r.Error, Warning: r.Warning, References: r.References, Pushed: r.Pushed, NextAttempt: r.NextAttempt, BackOff: r.BackOff}
+			Error: r.Error, Warning: r.Warning, References: r.References, Advice: r.Advice, Pushed: r.Pushed, NextAttempt: r.NextAttempt, BackOff: r.BackOff}
 		if !r.At.IsZero() {
 			age := max(0, now.Sub(r.At).Seconds())
 			out[i].AgeSeconds = &age

@@ -86,6 +86,9 @@ func (s *status) printClusterAgent(row func(name, format string, args ...any)) {
 			name = ""
 		}
 	}
+	if c.Shadow != "" {
+		row("shadow", "%s", c.Shadow)
+	}
 	if text := served.Certificate(c.Certificate, c.CertEnds, s.At); text != "" {
 		row("certificate", "%s", text)
 	}
@@ -108,7 +111,7 @@ func (s *status) rows() []served.Metric {
 	for i := range s.Metrics {
 		m := &s.Metrics[i]
 		out[i] = served.Metric{Metric: m.Name, Query: m.Query, Source: m.Source, State: m.State, Value: m.Value, Valid: m.Valid, StandsIn: m.StandsIn,
-			Error: m.Error, Warning: m.Warning, References: m.References, Pushed: m.Pushed, NextAttempt: m.NextAttempt, BackOff: m.BackOff}
+			Error: m.Error, Warning: m.Warning, References: m.References, Advice: m.Advice, Pushed: m.Pushed, NextAttempt: m.NextAttempt, BackOff: m.BackOff}
 		if m.AgeSeconds != nil {
 			out[i].At = s.At.Add(-time.Duration(*m.AgeSeconds * float64(time.Second)))
 		}

@@ -29,6 +29,7 @@ import (
 	"kelpie.dev/kelpie/clusteragent/externalmetrics"
 	"kelpie.dev/kelpie/clusteragent/metadata"
 	"kelpie.dev/kelpie/clusteragent/reference"
+	"kelpie.dev/kelpie/clusteragent/shadow"
 	"kelpie.dev/kelpie/clusteragent/source"
 	"kelpie.dev/kelpie/clusteragent/state"
 	"kelpie.dev/kelpie/health"
@@ -55,15 +56,18 @@ type agent struct {
 	hpas   cache.SharedIndexInformer
 
 	// External metrics; all nil when they are switched off.
-	source  *source.Set
-	index   *reference.Index
-	objects *datadogmetric.Reconciler // nil without CRD mode
-	keeper  *externalmetrics.Keeper
-	events  *events
-	keda    *externalmetrics.KEDA // nil without KEDA beside us
-	wpas    *watermarks           // nil unless WatermarkPodAutoscalers are read
-	indexed cache.InformerSynced  // the index has seen all autoscalers of the first list
-	serving atomic.Bool
+	source   *source.Set
+	shadow   *shadow.Shadow // nil without a source to compare with
+	shadowed *source.Poller // that source
+	index    *reference.Index
+	objects  *datadogmetric.Reconciler // nil without CRD mode
+	keeper   *externalmetrics.Keeper
+	events   *events
+	advices  advices
+	keda     *externalmetrics.KEDA // nil without KEDA beside us
+	wpas     *watermarks           // nil unless WatermarkPodAutoscalers are read
+	indexed  cache.InformerSynced  // the index has seen all autoscalers of the first list
+	serving  atomic.Bool
 
 	state    *state.Collector // nil when Kubernetes state metrics are switched off
 	metadata *metadata.Index  // nil without a token for the node agents
@@ -73,11 +77,11 @@ type agent struct {
 // Run runs the cluster agent until ctx ends, and then returns nil.
 func Run(ctx context.Context, cfg Config, proc Process) error {
 	reg := prometheus.NewRegistry()
-	a := &agent{cfg: cfg, proc: proc, reg: reg}
+	a := &agent{cfg: cfg, proc: proc, reg: reg, advices: advices{told: map[reference.Autoscaler]map[advised]bool{}}}
 	a.reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	probe := health.New(health.Options{
 		Addr: ":" + strconv.Itoa(cfg.HealthPort), Role: "cluster-agent", Version: proc.Version, Registry: reg,
-		Ready: a.ready, Status: a.status, Log: proc.Log,
+		Ready: a.ready, Status: a.status, Reports: a.reports(), Log: proc.Log,
 	})
 	for _, s := range cfg.Unneeded {
 		proc.Log.Info("setting has no effect here", "setting", s.name, "why", s.why)
@@ -100,6 +104,9 @@ func Run(ctx context.Context, cfg Config, proc Process) error {
 	}
 	if cfg.Enabled {
 		g.Go(func() error { return a.source.Run(ctx) })
+		if a.shadow != nil {
+			g.Go(func() error { return a.shadow.Run(ctx) })
+		}
 		if a.objects != nil {
 			g.Go(func() error { return a.objects.Run(ctx) })
 		}
@@ -126,7 +133,7 @@ func (a *agent) build() error {
 		parts = append(parts, a.newAutoscalers)
 	}
 	if a.cfg.Enabled {
-		parts = append(parts, a.newSource, a.newIndex, a.newObjects, a.newKeeper, a.newKEDA, a.newInventory)
+		parts = append(parts, a.newSource, a.newShadow, a.newIndex, a.newObjects, a.newKeeper, a.newKEDA, a.newInventory)
 	}
 	if a.cfg.State.Enabled {
 		parts = append(parts, a.newState)
@@ -169,7 +176,7 @@ func (a *agent) connect() error {
 func (a *agent) newIndex() error {
 	a.index = reference.NewIndex(reference.Options{
 		Builder: reference.Builder{Aggregator: a.cfg.Aggregator, Rollup: a.cfg.Rules.Rollup},
-		Autogen: a.cfg.AutogenSelector, Namespace: a.cfg.Namespace, OwnNamespace: a.cfg.Policy.Apart(), Judge: a.judgePlain,
+		Autogen: a.cfg.AutogenSelector, Namespace: a.cfg.Namespace, OwnNamespace: a.cfg.Policy.Apart(), Judge: a.judgePlain, Check: a.cfg.Sources.check(),
 	}, a.referencesChanged)
 	a.events = newEvents(a.kube, a.leader.isLeader, a.reg, a.proc.Log)
 	a.leader.gained = a.tookOver
@@ -194,7 +201,7 @@ func (a *agent) newObjects() error {
 	a.objects, err = datadogmetric.New(datadogmetric.Options{
 		Client: client, Source: a.source, Main: a.cfg.Sources.Main, References: a.index, IsLeader: a.leader.isLeader, Complete: a.referencesComplete, Rules: a.cfg.Rules,
 		Templates: datadogmetric.Templates{ClusterName: a.cfg.ClusterName, Env: a.cfg.templateEnv},
-		Policy:    a.cfg.Policy, Refused: a.refused,
+		Policy:    a.cfg.Policy, Refused: a.refused, Changed: a.adviseUsers,
 		Autogen: a.cfg.Autogen, Namespace: a.cfg.Namespace, Expiry: a.cfg.AutogenExpiry, Workers: a.cfg.Workers, Registerer: a.reg, Log: a.proc.Log,
 	})
 	if err != nil {
@@ -257,6 +264,7 @@ func (a *agent) referencesChanged(c reference.Change) {
 		a.objects.Touch(c.Objects...)
 	}
 	a.events.untranslatable(c)
+	a.advise(c.By)
 }
 
 // tookOver has the new leader write what the old one may have missed.
@@ -264,6 +272,7 @@ func (a *agent) tookOver() {
 	for _, c := range a.index.All() {
 		a.events.untranslatable(c)
 	}
+	a.adviseAll()
 	a.keeper.Retell()
 	if a.objects == nil {
 		return

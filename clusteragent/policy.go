@@ -5,12 +5,17 @@ import (
 
 	"kelpie.dev/kelpie/clusteragent/datadogmetric"
 	"kelpie.dev/kelpie/clusteragent/policy"
+	"kelpie.dev/kelpie/clusteragent/source"
 )
 
 // judgePlain judges the query that an autoscaler's plain metric name means.
 func (a *agent) judgePlain(namespace, text string) error {
+	q := policy.Query{Text: text, Window: a.cfg.Rules.Window(0, 0)}
+	if a.cfg.Sources.Main == source.Prometheus {
+		q.Language = "PromQL"
+	}
 	// A nil *Refusal must not become an error that is not nil.
-	if no := a.cfg.Policy.Plain(namespace, policy.Query{Text: text, Window: a.cfg.Rules.Window(0, 0)}); no != nil {
+	if no := a.cfg.Policy.Plain(namespace, q); no != nil {
 		return no
 	}
 	return nil

@@ -25,6 +25,7 @@ type Row struct {
 	Error      string    `json:"error,omitempty"`
 	Warning    string    `json:"warning,omitempty"`    // what the newest attempt met, while the value is still good
 	References []string  `json:"references,omitempty"` // autoscalers
+	Advice     []string  `json:"advice,omitempty"`     // to those whose target does not suit the query
 
 	Pushed      bool      `json:"pushed,omitempty"` // the source tells of changes itself
 	NextAttempt time.Time `json:"next_attempt,omitzero"`
@@ -97,7 +98,7 @@ func (a *agent) row(metric string, m datadogmetric.Metric, now time.Time) Row {
 	served, why := m.Value(reading, now)
 	next := a.source.Next(m.Key)
 	r := Row{Metric: metric, Query: m.Query, Source: cmp.Or(string(m.Key.Source), string(a.source.Main())), State: stateValid, Valid: why == nil,
-		At: reading.At, Pushed: next.Pushed, NextAttempt: next.At, BackOff: next.BackOff}
+		At: reading.At, Pushed: next.Pushed, NextAttempt: next.At, BackOff: next.BackOff, Advice: a.advicesFor(m)}
 	switch {
 	case why != nil:
 		r.State, r.Error = string(why.Reason), words(why)

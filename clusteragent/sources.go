@@ -27,6 +27,8 @@ type SourcesConfig struct {
 	Prometheus         source.PromQLOptions // no URL: not configured
 	PrometheusCA       string               // file; "" trusts the system's authorities
 	PrometheusInterval time.Duration        // between two polls of a query
+
+	Shadow ShadowConfig
 }
 
 // APIConfig is a query API in Datadog's form.
@@ -51,6 +53,7 @@ func (c *Config) sourcesConfig(r *env.Reader, site string) {
 		RateShare:          r.Int(90, "KELPIE_RATE_LIMIT_SHARE"),
 		PrometheusCA:       r.String("", "KELPIE_PROMETHEUS_CA_FILE"),
 		PrometheusInterval: r.Seconds(c.Interval, "KELPIE_PROMETHEUS_INTERVAL"),
+		Shadow:             shadowConfig(r),
 	}
 	named, err := source.ParseName(r.String("", "KELPIE_SOURCE"))
 	if err != nil {
@@ -149,14 +152,30 @@ func (s SourcesConfig) validate() error {
 	if s.PrometheusInterval < time.Second {
 		errs = append(errs, errors.New("KELPIE_PROMETHEUS_INTERVAL must be at least one second"))
 	}
+	errs = append(errs, s.validateShadow())
 	return errors.Join(errs...)
+}
+
+// check returns what judges the text of a query for the cluster's own source,
+// as far as that is ours to judge; nil for PromQL.
+func (s SourcesConfig) check() func(string) error {
+	switch s.Main {
+	case source.Kelpie:
+		return checkQuery
+	case source.Datadog:
+		return source.Shape
+	default:
+		return nil
+	}
 }
 
 // newSource makes the sources that are configured.
 func (a *agent) newSource() error {
 	members := map[source.Name]*source.Poller{}
 	for _, api := range a.cfg.Sources.APIs {
-		p, err := a.newAPI(api)
+		o := a.pollerOptions(api.Name)
+		o.Share = float64(a.cfg.Sources.RateShare) / 100
+		p, err := a.newAPI(api, o)
 		if err != nil {
 			return err
 		}
@@ -182,7 +201,8 @@ func (a *agent) pollerOptions(n source.Name) source.Options {
 	}
 }
 
-func (a *agent) newAPI(api APIConfig) (*source.Poller, error) {
+// newAPI makes the poller of a query API, with what o says beside.
+func (a *agent) newAPI(api APIConfig, o source.Options) (*source.Poller, error) {
 	var endpoints []source.Endpoint
 	var limited atomic.Pointer[source.Poller] // hears of the first endpoint's rate limit
 	for i, e := range append([]APIConfig{api}, api.Fallbacks...) {
@@ -201,8 +221,6 @@ func (a *agent) newAPI(api APIConfig) (*source.Poller, error) {
 		}
 		endpoints = append(endpoints, source.Endpoint{URL: client.BaseURL(), Querier: client})
 	}
-	o := a.pollerOptions(api.Name)
-	o.Share = float64(a.cfg.Sources.RateShare) / 100
 	o.Querier, o.SourceURL, o.KeysHint, o.BatchSize = endpoints[0].Querier, endpoints[0].URL, api.KeysHint, a.cfg.Batch
 	if len(endpoints) > 1 {
 		f, err := source.NewFailover(a.cfg.Timeout, a.proc.Log, endpoints...)

@@ -21,7 +21,8 @@ type Status struct {
 	CertEnds     time.Time       `json:"certificate_ends,omitzero"`
 	Source       source.Status   `json:"source"`
 	OtherSources []source.Status `json:"other_sources,omitempty"`
-	Metrics      []Row           `json:"metrics"` // the worst first
+	Shadow       *ShadowStatus   `json:"shadow,omitempty"` // absent when nothing is compared
+	Metrics      []Row           `json:"metrics"`          // the worst first
 
 	State    *state.Status    `json:"kubernetes_state,omitempty"` // absent when switched off
 	Metadata *metadata.Status `json:"metadata,omitempty"`         // for node agents; absent when switched off
@@ -44,6 +45,7 @@ func (a *agent) status() any {
 	s.CRD, s.Serving = a.cfg.CRD, a.serving.Load()
 	s.Registration, s.Source, s.OtherSources = a.keeper.Registration(), a.source.Status(), a.source.Others()
 	s.Certificate, s.CertEnds = a.keeper.Certificate()
+	s.Shadow = a.shadowStatus()
 	s.Metrics = append(s.Metrics, a.rows(time.Now())...)
 	slices.SortFunc(s.Metrics, worseFirst)
 	return s

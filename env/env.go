@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -65,6 +66,17 @@ func (r *Reader) Bool(def bool, names ...string) bool {
 // Int returns a decimal integer.
 func (r *Reader) Int(def int, names ...string) int {
 	return parse(r, def, names, "a whole number", strconv.Atoi)
+}
+
+// Float returns a decimal number, neither NaN nor an infinity.
+func (r *Reader) Float(def float64, names ...string) float64 {
+	return parse(r, def, names, "a number", func(s string) (float64, error) {
+		f, err := strconv.ParseFloat(s, 64)
+		if err == nil && (math.IsNaN(f) || math.IsInf(f, 0)) {
+			err = errors.New("not finite")
+		}
+		return f, err
+	})
 }
 
 // Seconds returns a duration: bare seconds as Datadog writes them ("30"), or Go's

@@ -15,7 +15,7 @@ func lookup(vars map[string]string) func(string) (string, bool) {
 func TestReader(t *testing.T) {
 	r := New(lookup(map[string]string{
 		"S": " a b ", "EMPTY": "", "BLANK": " ", "B": "True", "I": "42",
-		"SEC": "30", "DUR": "1m30s", "L": "a:1, b:2\tc", "J": `["x y","z"]`,
+		"SEC": "30", "F": "2.5", "DUR": "1m30s", "L": "a:1, b:2\tc", "J": `["x y","z"]`,
 	}))
 	check := func(got, want any) {
 		t.Helper()
@@ -36,6 +36,8 @@ func TestReader(t *testing.T) {
 	check(r.Bool(true, "EMPTY"), true)
 	check(r.Int(7, "I"), 42)
 	check(r.Int(7, "UNSET"), 7)
+	check(r.Float(1, "F"), 2.5)
+	check(r.Float(1, "UNSET"), 1.0)
 	check(r.Seconds(time.Minute, "SEC"), 30*time.Second)
 	check(r.Seconds(time.Minute, "DUR"), 90*time.Second)
 	check(r.List("L"), []string{"a:1", "b:2", "c"})
@@ -47,18 +49,21 @@ func TestReader(t *testing.T) {
 }
 
 func TestReaderCollectsEveryBadValueWithoutEchoingIt(t *testing.T) {
-	r := New(lookup(map[string]string{"B": "hunter2", "I": "hunter2", "S": "-5", "J": "[hunter2"}))
+	r := New(lookup(map[string]string{"B": "hunter2", "I": "hunter2", "S": "-5", "J": "[hunter2", "F": "NaN"}))
 	if got := r.Bool(true, "B"); !got {
 		t.Error("a bad value must yield the default")
 	}
 	r.Int(1, "I")
+	if got := r.Float(3, "F"); got != 3 {
+		t.Error("a bad number must yield the default")
+	}
 	r.Seconds(0, "S")
 	r.List("J")
 	err := r.Err()
 	if err == nil {
 		t.Fatal("no error")
 	}
-	for _, name := range []string{"variable B:", "variable I:", "variable S:", "variable J:"} {
+	for _, name := range []string{"variable B:", "variable I:", "variable S:", "variable J:", "variable F:"} {
 		if !strings.Contains(err.Error(), name) {
 			t.Errorf("error does not name %q: %v", name, err)
 		}

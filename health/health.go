@@ -22,15 +22,16 @@ import (
 // Options says what a Server serves. Addr is required; a nil Live, Ready or
 // Status means "always", "always" and an empty object.
 type Options struct {
-	Addr     string               // host:port to listen on
-	Role     string               // such as "agent"; shown by /health
-	Version  string               // shown by /health
-	Registry *prometheus.Registry // served at /metrics; nil serves 404
-	Live     func() error         // nil while the process makes progress
-	Ready    func() error         // nil while the role can do its work
-	Status   func() any           // a JSON-encodable snapshot
-	Stream   http.Handler         // served at /stream; nil serves 404
-	Log      *slog.Logger         // nil discards
+	Addr     string                // host:port to listen on
+	Role     string                // such as "agent"; shown by /health
+	Version  string                // shown by /health
+	Registry *prometheus.Registry  // served at /metrics; nil serves 404
+	Live     func() error          // nil while the process makes progress
+	Ready    func() error          // nil while the role can do its work
+	Status   func() any            // a JSON-encodable snapshot
+	Reports  map[string]func() any // further ones, each served at its path, such as "/shadow"
+	Stream   http.Handler          // served at /stream; nil serves 404
+	Log      *slog.Logger          // nil discards
 }
 
 // Server serves a role's health. The zero value is not usable; see New.
@@ -51,6 +52,9 @@ func New(o Options) *Server {
 	mux.HandleFunc("GET /startup", probe(o.Ready))
 	mux.HandleFunc("GET /health", s.health)
 	mux.HandleFunc("GET /status", s.status)
+	for path, report := range o.Reports {
+		mux.HandleFunc("GET "+path, func(w http.ResponseWriter, _ *http.Request) { s.writeJSON(w, http.StatusOK, report()) })
+	}
 	if o.Stream != nil {
 		mux.Handle("GET /stream", o.Stream)
 	}

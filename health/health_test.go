@@ -33,7 +33,8 @@ func TestRoutes(t *testing.T) {
 	c.Add(3)
 	notReady := errors.New("store is opening")
 	s := New(Options{Addr: "x", Role: "backend", Version: "v1", Registry: reg,
-		Ready: func() error { return notReady }, Status: func() any { return map[string]int{"series": 5} }})
+		Ready: func() error { return notReady }, Status: func() any { return map[string]int{"series": 5} },
+		Reports: map[string]func() any{"/shadow": func() any { return map[string]int{"rows": 7} }}})
 	for _, c := range []struct {
 		path string
 		code int
@@ -45,6 +46,7 @@ func TestRoutes(t *testing.T) {
 		{"/health", 503, `"ready": "store is opening"`},
 		{"/status", 200, `"series": 5`},
 		{"/metrics", 200, "kelpie_things_total 3"},
+		{"/shadow", 200, `"rows": 7`},
 		{"/other", 404, "not found"},
 	} {
 		code, body := get(t, s.Handler(), c.path)

@@ -171,6 +171,11 @@ func (t Table) Words(b *strings.Builder) {
 		}
 		b.WriteString(Hint(r.References))
 	}
+	for i := range t.Rows {
+		for _, text := range t.Rows[i].Advice {
+			fmt.Fprintf(b, "\nAdvice on %s, to %s\n", t.Rows[i].Metric, text)
+		}
+	}
 }
 
 // short is a duration of few characters, as an age is read: 40s, 3m, 2h, 5d.

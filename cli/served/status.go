@@ -2,6 +2,7 @@ package served
 
 import (
 	"cmp"
+	"fmt"
 	"strings"
 	"time"
 )
@@ -18,7 +19,28 @@ type Status struct {
 	CertEnds     time.Time `json:"certificate_ends"`
 	Source       Source    `json:"source"`
 	OtherSources []Source  `json:"other_sources"`
+	Shadow       *Shadow   `json:"shadow"`  // nil when no source is compared
 	Metrics      []Metric  `json:"metrics"` // the worst first
+}
+
+// Shadow is how a second source compares with the one that serves.
+type Shadow struct {
+	Main     string         `json:"main"`
+	Shadow   string         `json:"shadow"`
+	Queries  int            `json:"queries"`
+	Verdicts map[string]int `json:"verdicts"` // queries of each; "agree" is one
+	Source   Source         `json:"source"`   // the shadow's own health
+}
+
+// Text says it in a line.
+func (s *Shadow) Text() string {
+	text := fmt.Sprintf("%s beside %s: %d of %d queries agree", s.Shadow, s.Main, s.Verdicts["agree"], s.Queries)
+	for _, verdict := range []string{"differ", "only_main", "only_shadow", "error", "neither", "waiting"} {
+		if n := s.Verdicts[verdict]; n > 0 {
+			text += fmt.Sprintf(", %d %s", n, verdict)
+		}
+	}
+	return text
 }
 
 // Source is how a cluster agent's reading from one source goes.
@@ -71,6 +93,7 @@ type Metric struct {
 	Error      string    `json:"error"`
 	Warning    string    `json:"warning"`    // of the newest attempt, while the value is still good
 	References []string  `json:"references"` // the HPAs, as namespace/name
+	Advice     []string  `json:"advice"`     // to those of them whose target does not suit the query
 
 	Pushed      bool      `json:"pushed"`
 	NextAttempt time.Time `json:"next_attempt"`

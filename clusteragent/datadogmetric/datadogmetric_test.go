@@ -186,3 +186,31 @@ func TestDecodeSource(t *testing.T) {
 		}
 	}
 }
+
+func TestDecodeMaxAge(t *testing.T) {
+	for _, c := range []struct {
+		annotation, maxAge, want string
+		follows                  bool
+	}{
+		{"", "", "", false},
+		{"", "5m", "", false},
+		{"auto", "", "", true},
+		{"auto", "5m", "annotation kelpie.dev/max-age is auto and spec.maxAge is set: remove one of them", false},
+		{"5m", "", `annotation kelpie.dev/max-age is "5m": write auto, or set spec.maxAge`, false},
+	} {
+		spec := map[string]any{"query": "avg:m{*}"}
+		if c.maxAge != "" {
+			spec["maxAge"] = c.maxAge
+		}
+		u := &unstructured.Unstructured{Object: map[string]any{"metadata": map[string]any{"namespace": "a", "name": "b"}, "spec": spec}}
+		u.SetAnnotations(map[string]string{maxAgeOf: c.annotation})
+		o := decode(u, "a")
+		got := ""
+		if o.problem != nil {
+			got = o.problem.Message
+		}
+		if got != c.want || o.followsLag != c.follows {
+			t.Errorf("%+v: %q, follows %v", c, got, o.followsLag)
+		}
+	}
+}

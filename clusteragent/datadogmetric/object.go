@@ -35,6 +35,13 @@ const alwaysActive = "external-metrics.datadoghq.com/always-active"
 // datadog or prometheus. Without it the cluster's own is asked.
 const sourceOf = "kelpie.dev/source"
 
+// maxAgeOf is the annotation that has a metric's max age follow how late its
+// points are seen to come: "auto".
+const maxAgeOf = "kelpie.dev/max-age"
+
+// lateWindow is what such a metric is asked for, and the oldest that it is served.
+const lateWindow = time.Hour
+
 // Reasons of objects that cannot be asked for.
 const (
 	invalidSpec   source.Reason = "InvalidSpec"
@@ -55,6 +62,7 @@ type object struct {
 	maxAge       time.Duration
 	timeWindow   time.Duration
 	alwaysActive bool
+	followsLag   bool // annotation maxAgeOf
 	generated    bool // made for an autoscaler's plain metric name
 	status       v1alpha1.DatadogMetricStatus
 	noData       noData        // what to serve while there are no data
@@ -98,6 +106,14 @@ func decode(u *unstructured.Unstructured, own string) *object {
 	o.timeWindow = o.duration(u, "timeWindow")
 	if o.source, err = source.ParseName(o.Annotations[sourceOf]); err != nil {
 		o.fault("annotation %s is %v", sourceOf, err)
+	}
+	switch v := o.Annotations[maxAgeOf]; {
+	case v == "auto" && o.maxAge > 0:
+		o.fault("annotation %s is auto and spec.maxAge is set: remove one of them", maxAgeOf)
+	case v == "auto":
+		o.followsLag = true
+	case v != "":
+		o.fault("annotation %s is %.50q: write auto, or set spec.maxAge", maxAgeOf, v)
 	}
 	if o.noData, err = parseNoData(o.Annotations[onNoData]); err != nil {
 		o.fault("annotation %s is %v", onNoData, err)

@@ -74,7 +74,7 @@ func (r *Reconciler) write(ctx context.Context, id types.NamespacedName, now tim
 func (r *Reconciler) remember(o *object) Metric {
 	m := Metric{
 		ID: o.id, Query: o.query, Limits: r.opts.Rules.Limits(o.maxAge), Problem: o.problem,
-		References: r.referrers(o.id, o.allowed, o.generated), Allowed: o.allowed, alwaysActive: o.alwaysActive, noData: o.noData,
+		References: r.referrers(o.id, o.allowed, o.generated), Allowed: o.allowed, alwaysActive: o.alwaysActive, followsLag: o.followsLag, noData: o.noData,
 	}
 	m.Active = len(m.References) > 0 || o.alwaysActive
 	if m.Problem == nil {
@@ -83,6 +83,9 @@ func (r *Reconciler) remember(o *object) Metric {
 			m.Problem = &source.Error{Reason: templateError, Message: err.Error()}
 		}
 		m.Key = source.Key{Source: o.source, Query: resolved, Window: r.opts.Rules.Window(o.timeWindow, o.maxAge)}
+		if o.followsLag {
+			m.Key.Window = r.opts.Rules.Window(max(o.timeWindow, lateWindow), 0)
+		}
 	}
 	r.judge(o, &m)
 	if m.Active && m.Problem == nil {
@@ -91,8 +94,12 @@ func (r *Reconciler) remember(o *object) Metric {
 		r.opts.Source.Use(owner(o.id))
 	}
 	r.mu.Lock()
+	old, known := r.metrics[o.id]
 	r.metrics[o.id] = m
 	r.mu.Unlock()
+	if !known || old.Key != m.Key {
+		r.opts.Changed(m)
+	}
 	return m
 }
 

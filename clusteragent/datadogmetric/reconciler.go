@@ -52,6 +52,7 @@ type Options struct {
 	Complete func() bool
 
 	Policy  *policy.Policy // nil is the open one
+	Changed func(Metric)   // told of an object that is new or asks another query than before; nil ignores it
 	Refused func(Refusal)  // told, on the leader, when the policy begins to refuse something; nil ignores it
 
 	Rules     source.Rules
@@ -97,6 +98,9 @@ func New(o Options) (*Reconciler, error) {
 	o.Workers = cmp.Or(o.Workers, 2)
 	if o.Complete == nil {
 		o.Complete = func() bool { return true }
+	}
+	if o.Changed == nil {
+		o.Changed = func(Metric) {}
 	}
 	if o.Refused == nil {
 		o.Refused = func(Refusal) {}

@@ -29,6 +29,7 @@ type Metric struct {
 	Problem    *source.Error          // why it cannot be polled; nil if it can
 
 	alwaysActive bool
+	followsLag   bool
 	noData       noData
 }
 
@@ -49,11 +50,21 @@ func (m Metric) Value(r source.Reading, now time.Time) (Served, *source.Error) {
 	case !m.Active:
 		return Served{}, &source.Error{Reason: notReferenced, Message: m.unused()}
 	}
-	v, why := r.Current(now, m.Limits)
+	v, why := r.Current(now, m.limits(r, now))
 	if why == nil {
 		return Served{Value: v, At: r.At}, nil
 	}
 	return m.noData.standIn(r, why, now)
+}
+
+// limits are those of a reading: the metric's own, but that the max age follows
+// how late points come where the object says so.
+func (m Metric) limits(r source.Reading, now time.Time) source.Limits {
+	l := m.Limits
+	if enough, ok := r.Late.Enough(now.Sub(r.At)); ok && m.followsLag {
+		l.MaxAge = max(l.MaxAge, min(enough, lateWindow))
+	}
+	return l
 }
 
 func (m Metric) unused() string {
@@ -85,7 +96,7 @@ func compose(m Metric, r source.Reading, old v1alpha1.DatadogMetricStatus, now t
 	}
 	at := metav1.NewTime(now.UTC().Truncate(time.Second))
 	out.Conditions = []v1alpha1.DatadogMetricCondition{
-		active(m), valid(m, served, invalid), updated(point), failure(failing),
+		active(m), valid(m, m.limits(r, now).MaxAge, served, invalid), updated(point), failure(failing),
 	}
 	for i := range out.Conditions {
 		c := &out.Conditions[i]
@@ -113,14 +124,14 @@ func active(m Metric) v1alpha1.DatadogMetricCondition {
 	return c
 }
 
-func valid(m Metric, served Served, invalid *source.Error) v1alpha1.DatadogMetricCondition {
+func valid(m Metric, maxAge time.Duration, served Served, invalid *source.Error) v1alpha1.DatadogMetricCondition {
 	if served.StandsFor != nil {
 		return condition(v1alpha1.DatadogMetricConditionTypeValid, true, m.noData.reason(),
 			fmt.Sprintf("there are no data, and annotation %s says to serve %s", onNoData, m.noData))
 	}
 	if invalid == nil {
 		return condition(v1alpha1.DatadogMetricConditionTypeValid, true, "ValueAvailable",
-			fmt.Sprintf("the newest value is within its max age of %s", m.Limits.MaxAge))
+			fmt.Sprintf("the newest value is within its max age of %s", maxAge))
 	}
 	return condition(v1alpha1.DatadogMetricConditionTypeValid, false, string(invalid.Reason), stable(invalid))
 }

@@ -246,8 +246,13 @@ func Untranslatable(err error) source.Reason {
 	if no, ok := errors.AsType[*policy.Refusal](err); ok {
 		return source.Reason(no.Reason)
 	}
-	if errors.Is(err, reference.ErrName) {
+	switch {
+	case errors.Is(err, reference.ErrName):
 		return "InvalidMetricName"
+	case errors.Is(err, reference.ErrOwnQuery):
+		return "InvalidQueryAnnotation"
+	case errors.Is(err, reference.ErrDisputed):
+		return "DisputedQuery"
 	}
 	return "InvalidSelector"
 }

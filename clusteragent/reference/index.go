@@ -3,7 +3,6 @@ package reference
 import (
 	"cmp"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -27,6 +26,7 @@ type Inline struct {
 	Metric string // as the autoscaler spells it
 	Query  string // empty when Err is set
 	Err    error  // why it cannot be translated
+	Own    bool   // the query is that of the autoscaler's annotation OwnQueries
 }
 
 // Options configures an Index. Builder is required.
@@ -43,12 +43,16 @@ type Options struct {
 	// Judge says why those in namespace may not ask the query that a plain name
 	// means. Nil lets all pass.
 	Judge func(namespace, query string) error
+	// Check says what is wrong with the text of a query of an autoscaler's own.
+	// Nil lets all pass; the source judges them as well.
+	Check func(query string) error
 }
 
 // Index holds what every autoscaler refers to. It is safe for concurrent use.
 type Index struct {
 	opts    Options
 	changed func(Change)
+	serial  sync.Mutex // held from a change until all were told of it, so that the last word is the newest
 
 	mu      sync.RWMutex // guards what follows
 	by      map[Autoscaler]refs
@@ -64,6 +68,7 @@ type refs struct {
 	uid     types.UID
 	objects []types.NamespacedName
 	inline  map[inlineKey]Inline
+	targets []Target
 }
 
 // Change says what an autoscaler's coming, edit or going touched.
@@ -93,6 +98,7 @@ type ask struct {
 	name     string
 	selector *metav1.LabelSelector // nil for none
 	err      error                 // why selector cannot be read
+	target   autoscalingv2.MetricTargetType
 }
 
 // Set records what hpa refers to now.
@@ -100,7 +106,7 @@ func (x *Index) Set(hpa *autoscalingv2.HorizontalPodAutoscaler) {
 	var asks []ask
 	for _, m := range hpa.Spec.Metrics {
 		if m.Type == autoscalingv2.ExternalMetricSourceType && m.External != nil {
-			asks = append(asks, ask{name: m.External.Metric.Name, selector: m.External.Metric.Selector})
+			asks = append(asks, ask{name: m.External.Metric.Name, selector: m.External.Metric.Selector, target: m.External.Target.Type})
 		}
 	}
 	x.replace(Autoscaler{NamespacedName: types.NamespacedName{Namespace: hpa.Namespace, Name: hpa.Name}}, x.parse(hpa, asks))
@@ -113,6 +119,7 @@ func (x *Index) parse(by metav1.Object, asks []ask) refs {
 	r := refs{uid: by.GetUID(), inline: map[inlineKey]Inline{}}
 	plain := by.GetLabels()[kedaLabel] != kedaValue &&
 		(x.opts.Autogen == nil || x.opts.Autogen.Matches(labels.Set(by.GetLabels())))
+	own, wrong := ownQueries(by, asks)
 	for _, a := range asks {
 		if IsObject(a.name) {
 			obj, err := ParseObject(a.name, by.GetNamespace())
@@ -121,6 +128,7 @@ func (x *Index) parse(by metav1.Object, asks []ask) refs {
 			}
 			if err == nil {
 				r.objects = append(r.objects, obj)
+				r.targets = append(r.targets, Target{Metric: a.name, Object: obj, Type: a.target})
 			} else {
 				r.inline[inlineKey{strings.ToLower(a.name), refused}] = Inline{Metric: a.name, Err: err}
 			}
@@ -139,14 +147,15 @@ func (x *Index) parse(by metav1.Object, asks []ask) refs {
 		if a.selector == nil {
 			sel = labels.Everything()
 		}
-		in := Inline{Metric: a.name}
-		in.Query, in.Err = x.opts.Builder.Query(a.name, a.selector)
-		if in.Err == nil && x.opts.Judge != nil {
-			in.Err = x.opts.Judge(by.GetNamespace(), in.Query)
+		in := Inline{Metric: a.name, Err: wrong, Own: true}
+		if wrong == nil {
+			in = x.plainQuery(by, a, own)
 		}
 		r.inline[inlineKey{strings.ToLower(a.name), Canonical(sel)}] = in
 		if in.Err == nil {
-			r.objects = append(r.objects, x.Autogen(in.Query))
+			obj := x.Autogen(in.Query)
+			r.objects = append(r.objects, obj)
+			r.targets = append(r.targets, Target{Metric: a.name, Object: obj, Query: in.Query, Type: a.target})
 		}
 	}
 	return r
@@ -171,6 +180,8 @@ func (x *Index) Autogen(query string) types.NamespacedName {
 }
 
 func (x *Index) replace(id Autoscaler, now refs) {
+	x.serial.Lock()
+	defer x.serial.Unlock()
 	x.mu.Lock()
 	old, had := x.by[id]
 	if len(now.objects)+len(now.inline) == 0 {
@@ -191,19 +202,24 @@ func (x *Index) replace(id Autoscaler, now refs) {
 		put(x.inline, k, id, in)
 	}
 	x.names.Store(nil)
+	changes := []Change{x.change(id)}
+	for _, other := range x.concerned(id, old, now) {
+		changes = append(changes, x.change(other))
+	}
 	x.mu.Unlock()
 	if !had && len(now.objects)+len(now.inline) == 0 {
 		return
 	}
 	touched := slices.Concat(old.objects, now.objects)
 	slices.SortFunc(touched, compareIDs)
-	x.changed(Change{By: id, UID: now.uid, Objects: slices.Compact(touched), Inline: now.sorted()})
+	changes[0].Objects = slices.Compact(touched)
+	for _, c := range changes {
+		x.changed(c)
+	}
 }
 
-func (r refs) sorted() []Inline {
-	return slices.SortedFunc(maps.Values(r.inline), func(a, b Inline) int {
-		return cmp.Or(cmp.Compare(a.Metric, b.Metric), cmp.Compare(a.Query, b.Query))
-	})
+func compareInline(a, b Inline) int {
+	return cmp.Or(cmp.Compare(a.Metric, b.Metric), cmp.Compare(a.Query, b.Query))
 }
 
 func put[K comparable, V any](m map[K]map[Autoscaler]V, k K, id Autoscaler, v V) {

@@ -15,7 +15,8 @@ import (
 func (x *Index) Inline(namespace, metric string, sel labels.Selector) (Inline, bool) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
-	users := x.inline[inlineKey{strings.ToLower(metric), Canonical(sel)}]
+	k := inlineKey{strings.ToLower(metric), Canonical(sel)}
+	users := x.inline[k]
 	if len(users) == 0 {
 		return Inline{}, false
 	}
@@ -29,7 +30,7 @@ func (x *Index) Inline(namespace, metric string, sel labels.Selector) (Inline, b
 	if x.opts.OwnNamespace && best.Namespace != namespace {
 		return Inline{}, false
 	}
-	return users[best], true
+	return x.settled(k, best, users[best]), true
 }
 
 // Selectors returns the selectors, canonically, with which autoscalers ask for a
@@ -66,9 +67,9 @@ func (x *Index) Queries() map[string]string {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	out := map[string]string{}
-	for _, users := range x.inline {
-		for _, in := range users {
-			if in.Err == nil {
+	for k, users := range x.inline {
+		for id, in := range users {
+			if x.settled(k, id, in).Err == nil {
 				out[in.Query] = in.Metric
 			}
 		}
@@ -82,8 +83,8 @@ func (x *Index) InlineOf(id types.NamespacedName) (Inline, bool) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	for hpa := range x.objects[id] {
-		for _, in := range x.by[hpa].inline {
-			if in.Err == nil && x.Autogen(in.Query) == id {
+		for k, in := range x.by[hpa].inline {
+			if in.Err == nil && x.Autogen(in.Query) == id && x.settled(k, hpa, in).Err == nil {
 				return in, true
 			}
 		}
@@ -110,7 +111,7 @@ func (x *Index) All() []Change {
 	var out []Change
 	for id, r := range x.by {
 		if len(r.inline) > 0 {
-			out = append(out, Change{By: id, UID: r.uid, Inline: r.sorted()})
+			out = append(out, x.change(id))
 		}
 	}
 	slices.SortFunc(out, func(a, b Change) int { return a.By.compare(b.By) })

@@ -38,14 +38,15 @@ func (x *Index) Handler() cache.ResourceEventHandler {
 }
 
 func sameAsk(a, b *autoscalingv2.HorizontalPodAutoscaler) bool {
-	return a.UID == b.UID && maps.Equal(a.Labels, b.Labels) && equality.Semantic.DeepEqual(a.Spec.Metrics, b.Spec.Metrics)
+	return a.UID == b.UID && maps.Equal(a.Labels, b.Labels) && a.Annotations[OwnQueries] == b.Annotations[OwnQueries] &&
+		equality.Semantic.DeepEqual(a.Spec.Metrics, b.Spec.Metrics)
 }
 
 // Trim drops from a cached autoscaler what the index never reads; most of its
 // size is managed fields and status. It is an informer's transform.
 func Trim(obj any) (any, error) {
 	if hpa, ok := obj.(*autoscalingv2.HorizontalPodAutoscaler); ok {
-		hpa.ManagedFields, hpa.Annotations = nil, nil
+		hpa.ManagedFields, hpa.Annotations = nil, ownAnnotation(hpa.Annotations)
 		hpa.Status = autoscalingv2.HorizontalPodAutoscalerStatus{}
 	}
 	return obj, nil

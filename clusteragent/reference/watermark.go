@@ -92,7 +92,8 @@ func (x *Index) WatermarkHandler() cache.ResourceEventHandler {
 			before, ok1 := old.(*unstructured.Unstructured)
 			wpa, ok2 := obj.(*unstructured.Unstructured)
 			// Status changes every sync; the generation is that of the spec.
-			if ok1 && ok2 && (before.GetUID() != wpa.GetUID() || before.GetGeneration() != wpa.GetGeneration() || !maps.Equal(before.GetLabels(), wpa.GetLabels())) {
+			if ok1 && ok2 && (before.GetUID() != wpa.GetUID() || before.GetGeneration() != wpa.GetGeneration() || !maps.Equal(before.GetLabels(), wpa.GetLabels()) ||
+				before.GetAnnotations()[OwnQueries] != wpa.GetAnnotations()[OwnQueries]) {
 				x.SetWatermark(wpa)
 			}
 		},
@@ -112,7 +113,7 @@ func (x *Index) WatermarkHandler() cache.ResourceEventHandler {
 func TrimWatermark(obj any) (any, error) {
 	if wpa, ok := obj.(*unstructured.Unstructured); ok {
 		wpa.SetManagedFields(nil)
-		wpa.SetAnnotations(nil)
+		wpa.SetAnnotations(ownAnnotation(wpa.GetAnnotations()))
 		delete(wpa.Object, "status")
 	}
 	return obj, nil

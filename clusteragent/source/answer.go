@@ -15,12 +15,14 @@ var errMismatch = errors.New("the answer does not say which of the queries its s
 
 // outcome is what one query got from one answer.
 type outcome struct {
-	at     time.Time
-	value  float64
-	series string // name{scope} of the series, for telemetry
-	err    *Error
-	blamed bool // err is the source's, and the query's size its cause
-	pushed bool // nobody asked
+	at      time.Time
+	length  time.Duration // of the bucket that begins at; 0 of a value of an instant
+	value   float64
+	spacing time.Duration // of the points around it
+	series  string        // name{scope} of the series, for telemetry
+	err     *Error
+	blamed  bool // err is the source's, and the query's size its cause
+	pushed  bool // nobody asked
 }
 
 // answers assigns resp's series to the n queries of its request.
@@ -66,7 +68,7 @@ func one(series []payload.QuerySeries, window time.Duration) outcome {
 		return outcome{err: &Error{Reason: NotANumber, Message: fmt.Sprintf("the query's value is %v, which is no replica count's basis: "+
 			"check for a division by zero", v)}}
 	}
-	return outcome{at: at, value: v, series: s.Metric + "{" + s.Scope + "}"}
+	return outcome{at: at, length: time.Duration(max(s.Interval, 0)) * time.Second, value: v, spacing: spacing(s.Pointlist), series: s.Metric + "{" + s.Scope + "}"}
 }
 
 // point chooses the point that counts: the second newest that has a value, as

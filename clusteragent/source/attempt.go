@@ -120,9 +120,15 @@ func (p *Poller) record(k Key, o outcome, now time.Time) {
 	before := s.reading.Err
 	s.reading.Attempted = now
 	s.reading.Err = o.err
+	if o.err != nil && o.err.Reason == NoData && !o.pushed {
+		o.err.Message += s.reading.Late.missing(now)
+	}
 	switch {
 	case o.err == nil:
-		s.reading.Value, s.reading.At, s.reading.Fetched = o.value, o.at, now
+		s.reading.Value, s.reading.At, s.reading.Length, s.reading.Fetched = o.value, o.at, o.length, now
+		if !o.pushed {
+			s.reading.Late.saw(o, p.opts.Period, now)
+		}
 		s.failures = 0
 		p.tel.show(&s.series, o, now)
 	case o.blamed && p.opts.PromQL != nil:

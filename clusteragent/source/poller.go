@@ -59,12 +59,13 @@ type Options struct {
 // A Poller keeps the newest value of each query in use. All its methods may be
 // called concurrently; only Await and AwaitAll wait for the source.
 type Poller struct {
-	opts    Options
-	tel     *telemetry
-	fresh   chan struct{} // holds a token when a query without attempt may exist
-	used    chan struct{} // holds a token when the queries in use have changed
-	overdue atomic.Bool   // all queries are to be polled now
-	budget  budget
+	opts       Options
+	tel        *telemetry
+	fresh      chan struct{} // holds a token when a query without attempt may exist
+	used       chan struct{} // holds a token when the queries in use have changed
+	overdue    atomic.Bool   // all queries are to be polled now
+	budget     budget
+	probeEvery time.Duration
 
 	mu          sync.RWMutex // guards what follows
 	queries     map[Key]*state
@@ -89,6 +90,7 @@ type state struct {
 
 	pushed bool      // the stream has said what it is worth
 	polled bool      // the stream cannot say
+	probed time.Time // when it was last looked for beyond its window
 	quiet  bool      // a pushed value has changed since the owners were told
 	told   time.Time // when they were
 }
@@ -122,7 +124,7 @@ func New(o Options) (*Poller, error) {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	return &Poller{
-		opts: o, tel: newTelemetry(o), size: o.BatchSize, budget: budget{share: o.Share}, fresh: make(chan struct{}, 1), used: make(chan struct{}, 1),
+		opts: o, tel: newTelemetry(o), size: o.BatchSize, budget: budget{share: o.Share}, probeEvery: probeEvery, fresh: make(chan struct{}, 1), used: make(chan struct{}, 1),
 		queries: map[Key]*state{}, texts: map[string][]Key{}, owners: map[string][]Key{}, notify: func(string) {},
 		status: Status{Name: o.Name, URL: o.SourceURL, Period: o.Period.Seconds()},
 	}, nil
@@ -218,6 +220,13 @@ func (p *Poller) Read(k Key) Reading {
 	return Reading{}
 }
 
+// Keys returns the queries in use, in no order.
+func (p *Poller) Keys() []Key {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	return slices.Collect(maps.Keys(p.queries))
+}
+
 // Run polls until ctx ends, and then returns nil.
 func (p *Poller) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
@@ -277,6 +286,7 @@ func (p *Poller) cycle(ctx context.Context, want func(*state) bool) {
 	clean, suspect := p.due(now, want)
 	clean, suspect = p.afford(clean, suspect, now)
 	p.send(ctx, clean, suspect)
+	p.probe(ctx, now)
 }
 
 // poll asks for every query that is due and wanted, and waits for the answers.

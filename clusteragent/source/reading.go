@@ -76,10 +76,12 @@ func (e *Error) Error() string {
 // query has not been asked yet.
 type Reading struct {
 	Value     float64
-	At        time.Time // the data point's own time; zero before the first
-	Fetched   time.Time // when the source last gave a point; zero before the first
-	Attempted time.Time // when the source was last asked; zero before the first
-	Err       *Error    // what the last attempt met; nil after a success
+	At        time.Time     // the data point's own time; zero before the first
+	Length    time.Duration // of the bucket that begins at At; 0 when the value is that of an instant
+	Late      Lateness      // of polled points
+	Fetched   time.Time     // when the source last gave a point; zero before the first
+	Attempted time.Time     // when the source was last asked; zero before the first
+	Err       *Error        // what the last attempt met; nil after a success
 }
 
 // Limits say how old a value may be. A point must be at most MaxAge old when it
@@ -109,6 +111,9 @@ func (r Reading) Current(now time.Time, l Limits) (float64, *Error) {
 		return r.Value, nil
 	}
 	old := &Error{Reason: Stale, Message: "data comes late or has stopped; check that the application still sends it, or raise maxAge"}
+	if text := r.Late.advice(age); text != "" {
+		old.Message = text
+	}
 	if r.Err != nil {
 		// The layer at fault is the source, however old the value has become.
 		old.Reason, old.Message, old.RetryAt = r.Err.Reason, r.Err.Message, r.Err.RetryAt

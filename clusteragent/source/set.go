@@ -54,6 +54,9 @@ func (s *Set) Use(owner string, keys ...Key) {
 	}
 }
 
+// Keys returns the queries in use of the cluster's own source, in no order.
+func (s *Set) Keys() []Key { return s.members[s.main].Keys() }
+
 // Read returns what is known of k, without asking anyone.
 func (s *Set) Read(k Key) Reading {
 	p, own := s.route(k)

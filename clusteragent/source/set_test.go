@@ -51,6 +51,9 @@ func TestSetRoutesEachQueryToItsSource(t *testing.T) {
 	if _, why := r.Current(time.Now(), Limits{MaxAge: time.Minute}); why == nil || why.Reason != NotConfigured || !strings.Contains(why.Error(), "KELPIE_SOURCE_KELPIE_API_KEY") {
 		t.Errorf("a source that is not configured: %v, want the setting that is missing", why)
 	}
+	if keys := s.Keys(); len(keys) != 1 || keys[0] != key(1) {
+		t.Errorf("the main source's queries: %v, want the one that two name", keys)
+	}
 	if got := f.sizes(); len(got) != 1 || got[0] != 1 {
 		t.Errorf("requests %v, want one for the query that two name", got)
 	}

@@ -364,6 +364,10 @@ func TestFaults(t *testing.T) {
 }
 
 func TestOneSeries(t *testing.T) {
+	bucket := one([]payload.QuerySeries{{Interval: 30, Pointlist: points(time.Now(), 1, 2)}}, time.Minute)
+	if bucket.err != nil || bucket.length != 30*time.Second {
+		t.Errorf("a point of a bucket of 30 s: %+v", bucket)
+	}
 	two := one([]payload.QuerySeries{{}, {}}, time.Minute)
 	null := one([]payload.QuerySeries{{Interval: 30, Pointlist: points(time.Now(), math.NaN(), math.NaN())}}, time.Minute)
 	inf := one([]payload.QuerySeries{{Pointlist: points(time.Now(), math.Inf(1))}}, time.Minute)

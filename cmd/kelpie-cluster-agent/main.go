@@ -63,7 +63,7 @@ func command() *cobra.Command {
 	for _, c := range []*cobra.Command{root, run} {
 		c.Flags().StringVar(&kubeconfig, "kubeconfig", "", "kubeconfig file; unset means the pod's own account")
 	}
-	root.AddCommand(run, statusCommand(), healthCommand(), &cobra.Command{
+	root.AddCommand(run, statusCommand(), healthCommand(), shadowCommand(), &cobra.Command{
 		Use: "version", Short: "Print the version", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			_, err := fmt.Fprintln(cmd.OutOrStdout(), version)

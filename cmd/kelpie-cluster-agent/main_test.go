@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"kelpie.dev/kelpie/clusteragent"
+	"kelpie.dev/kelpie/clusteragent/shadow"
 	"kelpie.dev/kelpie/clusteragent/source"
 )
 
@@ -80,7 +81,7 @@ func TestStatusSaysWhatIsWrong(t *testing.T) {
 }
 
 func TestCommands(t *testing.T) {
-	for _, args := range [][]string{{"run"}, {"start"}, {"status"}, {"health"}, {"version"}} {
+	for _, args := range [][]string{{"run"}, {"start"}, {"status"}, {"health"}, {"shadow"}, {"version"}} {
 		if c, _, err := command().Find(args); err != nil || c.RunE == nil {
 			t.Errorf("command %v: %v", args, err)
 		}
@@ -91,5 +92,43 @@ func TestCommands(t *testing.T) {
 	c.SetArgs([]string{"version"})
 	if err := c.Execute(); err != nil || out.String() != "dev\n" {
 		t.Errorf("version prints %q, %v", out.String(), err)
+	}
+}
+
+func TestPrintShadow(t *testing.T) {
+	at := time.Date(2026, 11, 26, 10, 0, 0, 0, time.UTC)
+	value := func(v float64) shadow.Newest { return shadow.Newest{Value: &v, At: at} }
+	r := shadow.Report{
+		Summary: shadow.Summary{Main: source.Datadog, Shadow: source.Kelpie, Queries: 3, Verdicts: map[shadow.Outcome]int{shadow.Agree: 1, shadow.Differ: 1, shadow.Error: 1}},
+		Since:   at, Period: 30, Tolerance: shadow.Tolerance{Relative: 0.05, Absolute: 0.001},
+		Rows: []shadow.Row{
+			{Query: "avg:odd{*}", Verdict: shadow.Error, Main: value(3), Shadow: shadow.Newest{Error: "QueryRejected: no such function"}, Outcomes: map[shadow.Outcome]uint64{shadow.Error: 7}},
+			{Query: "avg:half{*}", Verdict: shadow.Differ, Main: value(100), Shadow: value(50), Metrics: []string{"half"}, Outcomes: map[shadow.Outcome]uint64{shadow.Agree: 1, shadow.Differ: 3},
+				Outside: 0.75, Bias: -0.375, Last: &shadow.Comparison{Difference: -0.5}, Worst: &shadow.Comparison{At: at, Difference: -0.5}},
+			{Query: "avg:same{*}", Verdict: shadow.Agree, Main: value(1), Shadow: value(1), Outcomes: map[shadow.Outcome]uint64{shadow.Agree: 9}, Last: &shadow.Comparison{}},
+		},
+	}
+	var b strings.Builder
+	if err := printShadow(&b, r); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"kelpie beside datadog: 1 of 3 queries agree, 1 differ, 1 error\n", "within 5% of the larger, or 0.001",
+		"error    3     -       -           -       -        -       -                     7         -        avg:odd{*}",
+		"differ   100   50      -50.0%      -37.5%  75.0%    -50.0%  2026-11-26T10:00:00Z  4         half     avg:half{*}",
+		"agree    1     1       +0.0%       +0.0%   0.0%     -       -                     9         -        avg:same{*}",
+		"\navg:odd{*}\n  kelpie: QueryRejected: no such function\n",
+	} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("the report lacks %q:\n%s", want, b.String())
+		}
+	}
+	got := printed(t, clusteragent.Status{Source: source.Status{URL: "u"}, Shadow: &clusteragent.ShadowStatus{Summary: r.Summary, Source: source.Status{Name: source.Kelpie, URL: "http://b:8080"}}}, at)
+	if want := "Shadow:        kelpie beside datadog: 1 of 3 queries agree, 1 differ, 1 error\n               kelpie http://b:8080: not asked yet"; !strings.Contains(got, want) {
+		t.Errorf("the status lacks %q:\n%s", want, got)
+	}
+	advised := printed(t, clusteragent.Status{Source: source.Status{URL: "u"}, Metrics: []clusteragent.Row{{Metric: "rps", State: "Valid", Valid: true, Advice: []string{"web/a: TotalWithValueTarget: take another"}}}}, at)
+	if want := "Advice on rps, to web/a: TotalWithValueTarget: take another"; !strings.Contains(advised, want) {
+		t.Errorf("the status lacks %q:\n%s", want, advised)
 	}
 }

@@ -115,6 +115,12 @@ func printMetrics(b *strings.Builder, s *served.Status, row func(name, text stri
 			name = ""
 		}
 	}
+	if s.Shadow != nil {
+		row("Shadow:", s.Shadow.Text())
+		for _, line := range s.Shadow.Source.Lines(t.Now) {
+			row("", line)
+		}
+	}
 	row("Metrics:", served.Summary(s.Metrics))
 	b.WriteByte('\n')
 	t.Lines(b)

@@ -147,6 +147,18 @@ of its ports share, is open to the outside of the cluster.
   value: {{ default (printf "https://api.%s" (default "datadoghq.com" $.Values.datadog.site)) .endpoint | quote }}
 {{- end }}
 {{- end }}
+{{- with $provider.shadow }}
+{{- if .source }}
+- name: KELPIE_SHADOW_SOURCE
+  value: {{ .source | quote }}
+{{- range $name, $value := dict "KELPIE_SHADOW_TOLERANCE" .tolerance "KELPIE_SHADOW_ABSOLUTE_TOLERANCE" .absoluteTolerance }}
+{{- if ne (toString $value) "" }}
+- name: {{ $name }}
+  value: {{ $value | toString | quote }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
 {{- with $provider.prometheus }}
 {{- if .url }}
 {{- $secret := .existingSecret }}
