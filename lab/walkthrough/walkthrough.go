@@ -112,6 +112,7 @@ func Steps(m Mode) []Step {
 	steps = append(steps,
 		Step{Row: "10", Title: "The metrics that Kubernetes can see now", Do: exposed},
 		Step{Row: "11", Title: "The polling interval is a setting", Proof: true, Do: pollingInterval},
+		Step{Row: "7", Title: "Each way to name a metric, read by the controller", Proof: true, Do: naming},
 		Step{Row: "6", Title: "Over each socket a metric bears its pod's tags", Proof: true, Do: podTags},
 		Step{Row: "12", Title: "A wrong tag is named, by the HPA and by doctor", Proof: true, Do: wrongTag},
 		Step{Row: "12", Title: "A syntax error is named with its position", Proof: true, Do: syntaxError},
