@@ -114,7 +114,7 @@ kubectl apply -f ../keda/cluster-agent-way.yaml -f ../keda/api-way.yaml`); err !
 // none of their plain metric names became a query of ours.
 func throughFrontDoor(ctx context.Context, r *Run) error {
 	out, err := r.sh.ask(ctx, `for p in $(kubectl get pods -n datadog -l app=datadog-cluster-agent -o name); do
-  kubectl get --raw "/api/v1/namespaces/datadog/pods/${p#pod/}:health/proxy/metrics"; done | grep '^kelpie_keda_requests_total'`)
+  kubectl get --raw "/api/v1/namespaces/datadog/pods/${p#pod/}:5556/proxy/metrics"; done | grep '^kelpie_keda_requests_total'`)
 	if err != nil {
 		return err
 	}
