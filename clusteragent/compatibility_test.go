@@ -19,8 +19,9 @@ func TestCompatibilityNamesTestsThatExist(t *testing.T) {
 	}
 	section, _, _ = strings.Cut(section, "\n## ")
 	tests := map[string]bool{}
+	// The lab's are of another module.
 	declared := regexp.MustCompile(`(?m)^func (Test\w+)\(`)
-	for _, dir := range []string{".", "../examples"} {
+	for _, dir := range []string{".", "../examples", "../cli", "../charts", "../lab"} {
 		must(t, filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
 			if err != nil || !strings.HasSuffix(path, "_test.go") {
 				return err
