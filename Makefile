@@ -117,6 +117,10 @@ bench-provider: lab-tool ## The cluster agent beside the sample adapter, and wit
 	@assets="$$(./scripts/assets.sh)"; [ -n "$$assets" ] || { echo "make: kube-apiserver and etcd are not built yet: make lab-up; make lab-down" >&2; exit 1; }; \
 	  cd bench && KUBEBUILDER_ASSETS="$$assets" go run ./provider $(if $(QUICK),-quick)
 
+.PHONY: bench-reaction
+bench-reaction: image keda-image ## From load to value and replicas, by Kelpie pushed and polled and by KEDA, on the lab (QUICK=1 for a short run)
+	@./scripts/bench-reaction.sh
+
 ##@ The lab
 
 .PHONY: lab-up
