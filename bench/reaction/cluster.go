@@ -41,9 +41,9 @@ var systems = []system{
 	{name: "kelpie", title: "Kelpie, values pushed", manifests: "kelpie.yaml", settle: 40 * time.Second},
 	{name: "polling", title: "Kelpie, polled every 30 s", manifests: "kelpie.yaml", settle: 75 * time.Second,
 		// As upstream's chain: agents flush every 10 s, and the second newest point is read.
-		values: []string{"--set", "clusterAgent.envDict.KELPIE_VALUE_STREAM=\"false\"", "--set", "agents.containers.agent.envDict.KELPIE_FAST_LANE_CONTEXTS=\"0\""}},
+		values: []string{"--set-string", "clusterAgent.envDict.KELPIE_VALUE_STREAM=false", "--set-string", "agents.containers.agent.envDict.KELPIE_FAST_LANE_CONTEXTS=0"}},
 	{name: "keda", title: "KEDA's Datadog scaler, polling every second", manifests: "keda.yaml", prefix: "keda-hpa-", settle: 40 * time.Second,
-		values: []string{"--set", "agents.containers.agent.envDict.KELPIE_FAST_LANE_CONTEXTS=\"0\""}},
+		values: []string{"--set-string", "agents.containers.agent.envDict.KELPIE_FAST_LANE_CONTEXTS=0"}},
 }
 
 // shell runs line in the repository's root, and returns what it prints.

@@ -69,6 +69,8 @@ func run(ctx context.Context, o options) error {
 			return fmt.Errorf("%s: %w", s.title, err)
 		}
 		results = append(results, r)
+		fmt.Printf("  p95: value above target %s s, replicas wanted %s s, age of the value %s s\n",
+			seconds(r.seen.quantile(0.95)), seconds(r.scaled.quantile(0.95)), seconds(r.age.quantile(0.95)))
 	}
 	return report(results)
 }

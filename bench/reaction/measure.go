@@ -69,6 +69,7 @@ func (c *cluster) measure(ctx context.Context, s system, sender *sender, api *ap
 		if err := c.calm(ctx, api, paths); err != nil {
 			return r, err
 		}
+		_ = sender.failure() // of before
 		ages := make(chan durations)
 		aging, stop := context.WithCancel(ctx)
 		go func() { ages <- c.ages(aging, sender, api, paths) }()

@@ -55,11 +55,14 @@ func (s *sender) close() {
 // now is the time that the clock says, in seconds.
 func (s *sender) now() float64 { return time.Since(s.began).Seconds() }
 
-// failure is the first of the sends.
+// failure is the first of the sends since it was last asked: while the agent is
+// replaced there are some.
 func (s *sender) failure() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.err
+	err := s.err
+	s.err = nil
+	return err
 }
 
 func (s *sender) load(app, rate int) {
