@@ -31,4 +31,4 @@ registry=$(bin/lab env --registry)
 size=()
 [ -z "${QUICK:-}" ] || size=(-apps 4 -rounds 1)
 (cd bench && go build -o ../bin/reaction ./reaction)
-bin/reaction -root . -registry "$registry" -tag "$tag" -keda-tag "$keda" "${size[@]}"
+bin/reaction -root . -registry "$registry" -tag "$tag" -keda-tag "$keda" "${size[@]}" "$@"

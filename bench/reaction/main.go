@@ -12,6 +12,8 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -26,6 +28,8 @@ type options struct {
 	kedaTag  string // of KEDA's images
 	apps     int    // autoscalers at once
 	rounds   int    // loads of each
+	load     int    // requests a second of each, once loaded
+	only     string // names of systems, separated by commas; "" means all
 }
 
 func main() {
@@ -36,6 +40,8 @@ func main() {
 	flag.StringVar(&o.kedaTag, "keda-tag", "", "of the keda and tlsproxy images")
 	flag.IntVar(&o.apps, "apps", 10, "autoscalers at once")
 	flag.IntVar(&o.rounds, "rounds", 2, "loads of each autoscaler")
+	flag.IntVar(&o.load, "load", 500, "requests a second of a loaded app; the target is 20")
+	flag.StringVar(&o.only, "only", "", "measure these alone: kelpie,polling,keda")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -63,6 +69,9 @@ func run(ctx context.Context, o options) error {
 	defer proxy.close()
 	var results []result
 	for _, s := range systems {
+		if o.only != "" && !slices.Contains(strings.Split(o.only, ","), s.name) {
+			continue
+		}
 		fmt.Printf("measuring: %s\n", s.title)
 		r, err := c.measure(ctx, s, sender, proxy)
 		if err != nil {
@@ -72,10 +81,13 @@ func run(ctx context.Context, o options) error {
 		fmt.Printf("  p95: value above target %s s, replicas wanted %s s, age of the value %s s\n",
 			seconds(r.seen.quantile(0.95)), seconds(r.scaled.quantile(0.95)), seconds(r.age.quantile(0.95)))
 	}
+	if len(results) == 0 {
+		return fmt.Errorf("-only %q names none of kelpie, polling, keda", o.only)
+	}
 	return report(results)
 }
 
-// report prints what was found; the first result is Kelpie's.
+// report prints what was found; the first result is compared with the others.
 func report(results []result) error {
 	table := figure.Table{Title: "From the load's start, seconds: median, 95th percentile, largest",
 		Header: []string{"", "value above target", "p95", "max", "replicas wanted", "p95", "max", "age of the value", "p95", "max"},

@@ -125,7 +125,7 @@ func (c *cluster) round(ctx context.Context, r *result, sender *sender, api *api
 				return
 			}
 			began := time.Now()
-			sender.load(i, loaded)
+			sender.load(i, c.load)
 			seen, scaled, err := follow(ctx, api, paths[i].requests, app(i), began)
 			mu.Lock()
 			defer mu.Unlock()

@@ -9,11 +9,8 @@ import (
 	"time"
 )
 
-// Requests a second of an app: its autoscaler's target is 20.
-const (
-	idle   = 2
-	loaded = 100
-)
+// idle is the requests a second of an app that is not loaded.
+const idle = 2
 
 // sender is the apps: each counts its requests, and says what time it is.
 type sender struct {
