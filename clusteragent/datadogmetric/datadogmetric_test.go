@@ -119,6 +119,15 @@ func TestStatusIsWrittenWhenItTellsSomethingNew(t *testing.T) {
 			t.Errorf("%s: written %v, want %v", c.name, got, c.want)
 		}
 	}
+	// A network's error names the port that was tried from, another at each attempt.
+	down := func(port string) v1alpha1.DatadogMetricStatus {
+		failing := r
+		failing.Err = &source.Error{Reason: source.SourceUnavailable, Message: "read udp 10.1.2.3:" + port + "->10.96.0.10:53: i/o timeout"}
+		return compose(m, failing, old, now.Add(30*time.Second))
+	}
+	if !news(old, down("40001")) || news(down("40001"), down("40002")) || !moved(down("40001"), down("40002"), 2*time.Minute) {
+		t.Error("an outage is news once; what words it anew has to wait for its turn")
+	}
 	stale := compose(m, r, old, now.Add(time.Hour))
 	later := compose(m, r, stale, now.Add(time.Hour+time.Second))
 	if news(stale, later) || moved(stale, later, 2*time.Minute) {
