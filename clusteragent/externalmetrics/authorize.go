@@ -91,6 +91,9 @@ func (m *memory) authorize(ctx context.Context, a authorizer.Attributes) (author
 	}
 	decision, reason, err := m.next.Authorize(ask, a)
 	switch {
+	case err != nil && ctx.Err() != nil:
+		// The caller left: that says nothing of the API server. Who lost a right
+		// would otherwise keep it, by giving up a request now and then.
 	case err != nil && spoken && decision != authorizer.DecisionDeny:
 		m.resting.Store(m.now().Add(askRest).UnixNano())
 		return m.unasked()

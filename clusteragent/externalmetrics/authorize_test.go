@@ -79,6 +79,29 @@ func TestAllowedIsRemembered(t *testing.T) {
 	}
 }
 
+// TestWhoLeavesIsNoOutage: a caller whose right was taken away keeps it no longer
+// by breaking off the request that would find out.
+func TestWhoLeavesIsNoOutage(t *testing.T) {
+	at := time.Unix(1_800_000_000, 0)
+	answer := authorizer.DecisionAllow
+	a := remember(authorizer.AuthorizerFunc(func(ctx context.Context, _ authorizer.Attributes) (authorizer.Decision, string, error) {
+		return answer, "", ctx.Err()
+	}), allowFresh, func() time.Time { return at }, nil)
+	ci := read("rps", user.DefaultInfo{Name: "ci"})
+	if got, _, err := a.Authorize(t.Context(), ci); got != authorizer.DecisionAllow || err != nil {
+		t.Fatalf("with the right: decision %v, error %v", got, err)
+	}
+	at, answer = at.Add(allowFresh), authorizer.DecisionNoOpinion
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	if got, _, err := a.Authorize(gone, ci); got == authorizer.DecisionAllow || err == nil {
+		t.Errorf("whoever left: decision %v, error %v; want an error", got, err)
+	}
+	if got, _, err := a.Authorize(t.Context(), ci); got == authorizer.DecisionAllow || err != nil {
+		t.Errorf("without the right: decision %v, error %v; want it asked and refused", got, err)
+	}
+}
+
 // TestWritesAreNeverRemembered: nothing here can be written, and a path is not a metric.
 func TestWritesAreNeverRemembered(t *testing.T) {
 	write := read("rps", user.DefaultInfo{Name: "ci"})
