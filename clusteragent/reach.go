@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"sync/atomic"
 	"time"
@@ -31,10 +32,14 @@ type reach struct {
 	problem atomic.Pointer[string]
 }
 
-// newReach returns a reach with a client of its own, as the shared one makes
-// requests wait in line for its rate limit.
+// newReach returns a reach with a client and a connection of its own: the shared
+// client makes requests wait in line for its rate limit, and the shared
+// connection, kept by its watches, may be dead for most of a minute after the API
+// server is within reach again.
 func newReach(config *rest.Config, log *slog.Logger) (*reach, error) {
-	client, err := rest.HTTPClientFor(config)
+	own := rest.CopyConfig(config)
+	own.Dial = (&net.Dialer{Timeout: reachPeriod}).DialContext // client-go shares no transport that dials for itself
+	client, err := rest.HTTPClientFor(own)
 	if err != nil {
 		return nil, fmt.Errorf("connect to Kubernetes: %w", err)
 	}

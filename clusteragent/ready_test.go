@@ -2,14 +2,18 @@ package clusteragent
 
 import (
 	"context"
+	"encoding/pem"
 	"errors"
 	"log/slog"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
 
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/dynamic/fake"
+	"k8s.io/client-go/rest"
 
 	"kelpie.dev/kelpie/clusteragent/externalmetrics"
 )
@@ -61,4 +65,28 @@ func TestReachOfTheAPIServer(t *testing.T) {
 			t.Errorf("at %s with %v: lost = %v, want lost %v with the cause", at.Format(time.TimeOnly), s.fault, err, s.lost)
 		}
 	}
+}
+
+// TestReachHasItsOwnConnection: that of the watches, which outlives what it leads
+// to, must not say that the API server is away.
+func TestReachHasItsOwnConnection(t *testing.T) {
+	from := make(chan string, 2)
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { from <- r.RemoteAddr }))
+	server.EnableHTTP2 = true
+	server.StartTLS()
+	defer server.Close()
+	config := &rest.Config{Host: server.URL, TLSClientConfig: rest.TLSClientConfig{
+		CAData: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})}}
+	shared, err := rest.HTTPClientFor(config)
+	must(t, err)
+	resp, err := shared.Get(server.URL)
+	must(t, err)
+	must(t, resp.Body.Close())
+	r, err := newReach(config, slog.New(slog.DiscardHandler))
+	must(t, err)
+	must(t, r.look(t.Context()))
+	if watches, own := <-from, <-from; watches == own {
+		t.Errorf("both come from %s, by one connection", own)
+	}
+	shared.CloseIdleConnections()
 }
