@@ -64,7 +64,8 @@ func (r *Reconciler) write(ctx context.Context, id types.NamespacedName, now tim
 		}
 		return left, err
 	}
-	if m = r.remember(o); m.Active { // a reference may have come just now
+	if len(r.opts.References.Referrers(id)) > 0 || o.alwaysActive { // it has come just now: learning it brings us back
+		r.Touch(id)
 		return 0, nil
 	}
 	return 0, r.remove(ctx, o)
