@@ -67,6 +67,14 @@ func (m Metric) limits(r source.Reading, now time.Time) source.Limits {
 	return l
 }
 
+// lapses returns how long it is until the value is too old, or 0 when there is none.
+func (m Metric) lapses(r source.Reading, now time.Time) time.Duration {
+	if served, why := m.Value(r, now); why != nil || served.StandsFor != nil {
+		return 0
+	}
+	return r.Left(now, m.limits(r, now)) + time.Second // status has whole seconds
+}
+
 func (m Metric) unused() string {
 	return fmt.Sprintf("no HorizontalPodAutoscaler refers to datadogmetric@%s:%s, so it is not queried: refer to it, or annotate it with %s: \"true\"",
 		m.ID.Namespace, m.ID.Name, alwaysActive)
