@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unsafe"
 
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/dynamic/fake"
@@ -64,6 +65,25 @@ func TestReachOfTheAPIServer(t *testing.T) {
 		if err := r.lost(at); (err != nil) != s.lost || s.lost && !strings.Contains(err.Error(), "i/o timeout") {
 			t.Errorf("at %s with %v: lost = %v, want lost %v with the cause", at.Format(time.TimeOnly), s.fault, err, s.lost)
 		}
+	}
+}
+
+// TestReachAfterClockStep: a replica that is cut off does not say for an hour that
+// it is ready because its clock was set back by one.
+func TestReachAfterClockStep(t *testing.T) {
+	at, fault := time.Now(), error(nil)
+	r := &reach{look: func(context.Context) error { return fault }, log: slog.New(slog.DiscardHandler)}
+	r.once(t.Context(), func() time.Time { return at })
+	later := at.Add(-time.Hour) // and twelve seconds later by the monotonic clock
+	(*struct {
+		wall uint64
+		ext  int64
+		loc  *time.Location
+	})(unsafe.Pointer(&later)).ext += int64(time.Hour + 12*time.Second)
+	fault = errors.New("i/o timeout")
+	r.once(t.Context(), func() time.Time { return later })
+	if err := r.lost(later); err == nil {
+		t.Error("ready after 12 s without an answer, as the clock was set back")
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"testing"
 	"time"
+	"unsafe"
 
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authentication/authenticatorfactory"
@@ -100,6 +101,35 @@ func TestWhoLeavesIsNoOutage(t *testing.T) {
 	if got, _, err := a.Authorize(t.Context(), ci); got == authorizer.DecisionAllow || err != nil {
 		t.Errorf("without the right: decision %v, error %v; want it asked and refused", got, err)
 	}
+}
+
+// TestRestEndsAfterClockStep: nobody is let in unasked for an hour because the
+// clock was set back by one.
+func TestRestEndsAfterClockStep(t *testing.T) {
+	at, away, asked := time.Now(), errors.New("connection refused"), 0
+	a := remember(authorizer.AuthorizerFunc(func(context.Context, authorizer.Attributes) (authorizer.Decision, string, error) {
+		asked++
+		return authorizer.DecisionNoOpinion, "", away
+	}), allowFresh, func() time.Time { return at }, nil)
+	brought := read("rps", user.DefaultInfo{Name: "hpa"})
+	brought.User = proxied{brought.User}
+	for i, step := range []struct{ run, wall time.Duration }{{}, {askRest + time.Second, -time.Hour}} {
+		at = stepped(at, step.run, step.wall)
+		if got, _, err := a.Authorize(t.Context(), brought); got != authorizer.DecisionAllow || err != nil || asked != i+1 {
+			t.Errorf("after %s by the monotonic and %s by the wall clock: decision %v, %v, asked %d times in all; want %d", step.run, step.wall, got, err, asked, i+1)
+		}
+	}
+}
+
+// stepped returns t as read again when the two clocks have moved by so much.
+func stepped(t time.Time, run, wall time.Duration) time.Time {
+	out := t.Add(wall)
+	(*struct {
+		wall uint64
+		ext  int64 // nanoseconds of the monotonic clock
+		loc  *time.Location
+	})(unsafe.Pointer(&out)).ext += int64(run - wall)
+	return out
 }
 
 // TestWritesAreNeverRemembered: nothing here can be written, and a path is not a metric.
