@@ -182,6 +182,24 @@ status:
 	}
 }
 
+// A metric that falls out of use says so, and goes on showing what it was worth.
+func TestUnusedKeepsItsValue(t *testing.T) {
+	now := time.Unix(100_000, 0)
+	m := Metric{ID: types.NamespacedName{Namespace: "a", Name: "b"}, Active: true, Limits: source.Limits{MaxAge: time.Minute},
+		References: []reference.Autoscaler{{NamespacedName: types.NamespacedName{Namespace: "a", Name: "h"}}}}
+	used := compose(m, source.Reading{Value: 16.7, At: now, Fetched: now, Attempted: now}, v1alpha1.DatadogMetricStatus{}, now)
+	m.Active, m.References = false, nil
+	unused := compose(m, source.Reading{}, used, now.Add(time.Minute))
+	var got []string
+	for _, c := range unused.Conditions {
+		got = append(got, string(c.Type)+"="+string(c.Status)+"/"+c.Reason)
+	}
+	want := []string{"Active=False/NotReferenced", "Valid=False/NotReferenced", "Updated=True/PointReceived", "Error=False/NoError"}
+	if d := cmp.Diff(want, got); d != "" || unused.Value != "16.7" || unused.AutoscalerReferences != "" || !news(used, unused) {
+		t.Errorf("status %+v; want the value kept, and conditions (-want +got)\n%s", unused, d)
+	}
+}
+
 func TestDecodeSource(t *testing.T) {
 	for annotation, want := range map[string]string{"": "", "prometheus": "", "kelpie": "", "datadog": "", "Prom": `annotation kelpie.dev/source is "Prom": write kelpie, datadog or prometheus`} {
 		u := &unstructured.Unstructured{Object: map[string]any{"metadata": map[string]any{"namespace": "a", "name": "b"}, "spec": map[string]any{"query": "sum(up)"}}}
