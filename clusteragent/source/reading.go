@@ -122,8 +122,10 @@ func (r Reading) Current(now time.Time, l Limits) (float64, *Error) {
 	return 0, old
 }
 
+// age is at least the time since the read: a source whose clock is ahead of ours
+// must not give a value that outlives it.
 func (r Reading) age(now time.Time) time.Duration {
-	return max(now.Sub(r.At), r.Fetched.Sub(r.At)+now.Sub(r.Fetched))
+	return max(now.Sub(r.At), max(r.Fetched.Sub(r.At), 0)+now.Sub(r.Fetched))
 }
 
 // longest is how old the point may become.
