@@ -9,12 +9,14 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 	"unsafe"
 
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/dynamic/fake"
 	"k8s.io/client-go/rest"
+	clienttesting "k8s.io/client-go/testing"
 
 	"kelpie.dev/kelpie/clusteragent/externalmetrics"
 )
@@ -41,6 +43,27 @@ func TestReadyMeansSyncedAndServing(t *testing.T) {
 	off := &agent{}
 	if err := off.ready(); err != nil {
 		t.Errorf("without external metrics: %v, want ready", err)
+	}
+}
+
+// An issuer may need minutes for the first certificate: that is no reason to end
+// and be started again. A Secret of our own that cannot be written is.
+func TestIssuerIsWaitedFor(t *testing.T) {
+	for name, issued := range map[string]bool{"cert-manager's": true, "our own": false} {
+		synctest.Test(t, func(t *testing.T) {
+			client := fake.NewSimpleDynamicClient(runtime.NewScheme())
+			client.PrependReactor("create", "secrets", func(clienttesting.Action) (bool, runtime.Object, error) {
+				return true, nil, errors.New("no right to")
+			})
+			keeper, err := externalmetrics.NewKeeper(externalmetrics.KeeperOptions{Client: client, Namespace: "ns", Secret: "tls", Service: "svc", Issued: issued})
+			must(t, err)
+			a := &agent{cfg: Config{TLSIssued: issued}, keeper: keeper, proc: Process{Log: slog.New(slog.DiscardHandler)}}
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+			defer cancel()
+			if err := a.certificate(ctx); (err == nil) != issued || issued != (ctx.Err() != nil) {
+				t.Errorf("%s: %v, the test's ten minutes are over: %v", name, err, ctx.Err() != nil)
+			}
+		})
 	}
 }
 
