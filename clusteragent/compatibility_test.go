@@ -5,11 +5,13 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
 
-// Each answer to upstream's users names the tests that show it: those must exist.
+// Each answer to upstream's users, each point of the checklist and each fault names
+// the tests that show it: those must exist.
 func TestCompatibilityNamesTestsThatExist(t *testing.T) {
 	b, err := os.ReadFile("../docs/compatibility.md")
 	must(t, err)
@@ -42,9 +44,21 @@ func TestCompatibilityNamesTestsThatExist(t *testing.T) {
 			t.Errorf("docs/compatibility.md names %s, and there is no such test", m[1])
 		}
 	}
-	for line := range strings.Lines(section) {
-		if strings.HasPrefix(line, "| ") && !strings.HasPrefix(line, "| asked for") && !strings.Contains(line, "`Test") {
-			t.Errorf("a row without a test: %s", line)
+	lines := slices.Collect(strings.Lines(section))
+	rows := map[string]int{} // by the heading of the table
+	heading := ""
+	for i, line := range lines {
+		switch {
+		case !strings.HasPrefix(line, "| "):
+		case strings.HasPrefix(lines[i+1], "|---"):
+			heading = strings.TrimSpace(line)
+		default:
+			if rows[heading]++; !strings.Contains(line, "`Test") {
+				t.Errorf("a row without a test: %s", line)
+			}
 		}
+	}
+	if n := rows["| | point | shown by | not shown |"]; n != 16 || len(rows) != 3 {
+		t.Errorf("%d tables, %d rows of the conformance checklist; want 3 and 16", len(rows), n)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"sync/atomic"
 	"time"
@@ -27,14 +28,18 @@ const (
 type reach struct {
 	look    func(context.Context) error
 	log     *slog.Logger
-	last    atomic.Int64 // unix nanoseconds of the last answer
+	last    atomic.Pointer[time.Time] // of the last answer; by the monotonic clock, too
 	problem atomic.Pointer[string]
 }
 
-// newReach returns a reach with a client of its own, as the shared one makes
-// requests wait in line for its rate limit.
+// newReach returns a reach with a client and a connection of its own: the shared
+// client makes requests wait in line for its rate limit, and the shared
+// connection, kept by its watches, may be dead for most of a minute after the API
+// server is within reach again.
 func newReach(config *rest.Config, log *slog.Logger) (*reach, error) {
-	client, err := rest.HTTPClientFor(config)
+	own := rest.CopyConfig(config)
+	own.Dial = (&net.Dialer{Timeout: reachPeriod}).DialContext // client-go shares no transport that dials for itself
+	client, err := rest.HTTPClientFor(own)
 	if err != nil {
 		return nil, fmt.Errorf("connect to Kubernetes: %w", err)
 	}
@@ -57,7 +62,7 @@ func newReach(config *rest.Config, log *slog.Logger) (*reach, error) {
 		// Any status is an answer: a refusal says that it is there.
 		return resp.Body.Close()
 	}}
-	r.last.Store(time.Now().UnixNano())
+	r.last.Store(new(time.Now()))
 	return r, nil
 }
 
@@ -81,7 +86,7 @@ func (r *reach) once(ctx context.Context, now func() time.Time) {
 		if was := r.problem.Swap(nil); was != nil {
 			r.log.Info("the Kubernetes API server answers again")
 		}
-		r.last.Store(now().UnixNano())
+		r.last.Store(new(now()))
 		return
 	}
 	if ctx.Err() != nil {
@@ -95,9 +100,12 @@ func (r *reach) once(ctx context.Context, now func() time.Time) {
 
 // lost says that the API server is out of reach, or nil.
 func (r *reach) lost(now time.Time) error {
-	problem := r.problem.Load()
-	away := now.Sub(time.Unix(0, r.last.Load()))
-	if problem == nil || away < reachLimit {
+	problem, last := r.problem.Load(), r.last.Load()
+	if problem == nil || last == nil {
+		return nil
+	}
+	away := now.Sub(*last)
+	if away < reachLimit {
 		return nil
 	}
 	return fmt.Errorf("the Kubernetes API server has not answered this replica for %s, and new autoscalers are not seen; is a NetworkPolicy or the node's network in the way? %s",

@@ -57,6 +57,10 @@ func (r *Row) rank() int {
 	}
 }
 
+// counts reports whether the value's age is one to watch. Where something stands
+// in for data that there are not, that these are old is what was asked for.
+func (r *Row) counts() bool { return r.State != stateUnused && r.State != stateStandsIn }
+
 // worseFirst orders rows by what an operator has to look at: no value, a value
 // about to be lost, the oldest.
 func worseFirst(x, y Row) int {

@@ -26,3 +26,13 @@ func TestTheWorstComesFirst(t *testing.T) {
 		t.Errorf("order %q, want %q", strings.Join(got, " "), want)
 	}
 }
+
+// An application that is idle for days, as its annotation says it may be, is no
+// reason to wake anybody.
+func TestAgesThatCount(t *testing.T) {
+	for state, want := range map[string]bool{stateValid: true, stateAging: true, "NoData": true, "Stale": true, stateUnused: false, stateStandsIn: false} {
+		if r := (Row{State: state, Age: 3 * 24 * 3600}); r.counts() != want {
+			t.Errorf("the age of a metric that is %s counts: %v, want %v", state, r.counts(), want)
+		}
+	}
+}

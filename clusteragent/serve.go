@@ -47,22 +47,23 @@ func (a *agent) serve(ctx context.Context) error {
 }
 
 // certificate waits until there is a certificate to serve with. The API server
-// may be slow or permissions may come late; the pod's log says which.
+// may be slow or permissions may come late; the pod's log says which. Who issues
+// one may take his time, and is waited for without end: readiness says so.
 func (a *agent) certificate(ctx context.Context) error {
-	const attempts = 10
+	const attempts, slowest = 10, 10
 	for i := 1; ; i++ {
 		err := a.keeper.Ensure(ctx)
 		if cert, _ := a.keeper.CurrentCertKeyContent(); cert != nil {
 			return nil // if it could not be renewed, the keeper tries on
 		}
-		if err == nil || i == attempts {
+		if err == nil || i == attempts && !a.cfg.TLSIssued {
 			return err // names itself
 		}
 		a.proc.Log.Warn("no certificate to serve with yet, will retry", "error", err)
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(time.Duration(i) * time.Second):
+		case <-time.After(time.Duration(min(i, slowest)) * time.Second):
 		}
 	}
 }

@@ -62,7 +62,7 @@ func (c *inventory) Collect(ch chan<- prometheus.Metric) {
 	for _, r := range c.a.rows(now) {
 		count[kind{r.Source, r.State}]++
 		valid[r.Valid]++
-		if r.State != stateUnused {
+		if r.counts() {
 			oldest[r.Source] = max(oldest[r.Source], r.Age)
 		}
 	}

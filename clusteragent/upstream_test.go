@@ -70,6 +70,9 @@ func TestUpstreamsSettings(t *testing.T) {
 			t.Errorf("%s=%s, upstream's default, is not ours", c.name, c.standard)
 		}
 	}
+	if got := from("DD_NO_SUCH_SETTING", "x"); !reflect.DeepEqual(got, plain) {
+		t.Errorf("a variable that nobody knows changes %+v", got)
+	}
 	for _, s := range withoutEffect {
 		got := from(s.name, "1")
 		if tested[s.name] || s.why == "" || len(got.Unneeded) != 1 || got.Unneeded[0] != s {

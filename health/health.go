@@ -166,8 +166,9 @@ func (s *Server) writeJSON(w http.ResponseWriter, code int, v any) {
 	_, _ = w.Write(append(body, '\n'))
 }
 
-// maxAnswer bounds what Fetch reads: a status is a page, not a dump.
-const maxAnswer = 16 << 20
+// maxAnswer bounds what Fetch reads: a status has a kilobyte or two for each metric
+// that is in trouble, and there may be ten thousand.
+const maxAnswer = 32 << 20
 
 // ErrUnhealthy reports that the role answered, and answered that it is not well.
 var ErrUnhealthy = errors.New("not healthy")
@@ -185,9 +186,12 @@ func Fetch(ctx context.Context, addr, path string, into any) error {
 		return fmt.Errorf("ask %s for %s: %w (is the process running, and is this its health port?)", addr, path, err)
 	}
 	defer func() { _ = resp.Body.Close() }()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
 	if err != nil {
 		return fmt.Errorf("read %s from %s: %w", path, addr, err)
+	}
+	if len(body) > maxAnswer {
+		return fmt.Errorf("read %s from %s: it is longer than %d MiB; curl http://%s%s shows it all", path, addr, maxAnswer>>20, addr, path)
 	}
 	jerr := json.Unmarshal(body, into)
 	switch {

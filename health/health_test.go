@@ -140,3 +140,16 @@ func TestConnectionsAreBounded(t *testing.T) {
 		})
 	}
 }
+
+// What is cut off must not be called no JSON.
+func TestFetchSaysWhenThereIsTooMuch(t *testing.T) {
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, `"`+strings.Repeat("x", maxAnswer)+`"`)
+	}))
+	defer srv.Close()
+	var got string
+	if err := Fetch(t.Context(), srv.Listener.Addr().String(), "/status", &got); err == nil || !strings.Contains(err.Error(), "longer than 32 MiB") {
+		t.Errorf("error %v, want one that says how much there is", err)
+	}
+	http.DefaultClient.CloseIdleConnections()
+}

@@ -99,7 +99,8 @@ type Endpoint struct {
 	HTTP *http.Client
 }
 
-const maxAnswer = 16 << 20
+// maxAnswer bounds what JSON reads, as health.Fetch does.
+const maxAnswer = 32 << 20
 
 // JSON reads path into the JSON value into. The path may carry a query. A role
 // that answers 503 with JSON, as one that is not ready does, is read as well.
@@ -119,9 +120,12 @@ func (e Endpoint) JSON(ctx context.Context, path string, into any) error {
 		return fmt.Errorf("get %s: %w", path, err)
 	}
 	defer func() { _ = resp.Body.Close() }()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
 	if err != nil {
 		return fmt.Errorf("read %s: %w", path, err)
+	}
+	if len(body) > maxAnswer {
+		return fmt.Errorf("read %s: it is longer than %d MiB", path, maxAnswer>>20)
 	}
 	if resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusServiceUnavailable {
 		return fmt.Errorf("get %s: HTTP %s", path, resp.Status)

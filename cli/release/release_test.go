@@ -93,6 +93,18 @@ func TestWhoRefuses(t *testing.T) {
 	}
 }
 
+// What is cut off must not be called no JSON.
+func TestTooMuchIsSaid(t *testing.T) {
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = w.Write([]byte(`"` + strings.Repeat("x", maxAnswer) + `"`))
+	}))
+	defer srv.Close()
+	var got string
+	if err := (Endpoint{URL: srv.URL, HTTP: srv.Client()}).JSON(t.Context(), "/status", &got); err == nil || !strings.Contains(err.Error(), "longer than 32 MiB") {
+		t.Errorf("error %v, want one that says how much there is", err)
+	}
+}
+
 func FuzzStatusErrors(f *testing.F) {
 	f.Add(`{"kind":"Status","apiVersion":"v1","code":503}`, 503)
 	f.Add(`{"errors":["x"]}`, 403)

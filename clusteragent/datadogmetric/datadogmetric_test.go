@@ -119,6 +119,15 @@ func TestStatusIsWrittenWhenItTellsSomethingNew(t *testing.T) {
 			t.Errorf("%s: written %v, want %v", c.name, got, c.want)
 		}
 	}
+	// A network's error names the port that was tried from, another at each attempt.
+	down := func(port string) v1alpha1.DatadogMetricStatus {
+		failing := r
+		failing.Err = &source.Error{Reason: source.SourceUnavailable, Message: "read udp 10.1.2.3:" + port + "->10.96.0.10:53: i/o timeout"}
+		return compose(m, failing, old, now.Add(30*time.Second))
+	}
+	if !news(old, down("40001")) || news(down("40001"), down("40002")) || !moved(down("40001"), down("40002"), 2*time.Minute) {
+		t.Error("an outage is news once; what words it anew has to wait for its turn")
+	}
 	stale := compose(m, r, old, now.Add(time.Hour))
 	later := compose(m, r, stale, now.Add(time.Hour+time.Second))
 	if news(stale, later) || moved(stale, later, 2*time.Minute) {
@@ -170,6 +179,24 @@ status:
 	}
 	if d := cmp.Diff([]string{"Active", "Valid", "Updated", "Error"}, order); d != "" {
 		t.Errorf("conditions (-want +got)\n%s", d)
+	}
+}
+
+// A metric that falls out of use says so, and goes on showing what it was worth.
+func TestUnusedKeepsItsValue(t *testing.T) {
+	now := time.Unix(100_000, 0)
+	m := Metric{ID: types.NamespacedName{Namespace: "a", Name: "b"}, Active: true, Limits: source.Limits{MaxAge: time.Minute},
+		References: []reference.Autoscaler{{NamespacedName: types.NamespacedName{Namespace: "a", Name: "h"}}}}
+	used := compose(m, source.Reading{Value: 16.7, At: now, Fetched: now, Attempted: now}, v1alpha1.DatadogMetricStatus{}, now)
+	m.Active, m.References = false, nil
+	unused := compose(m, source.Reading{}, used, now.Add(time.Minute))
+	var got []string
+	for _, c := range unused.Conditions {
+		got = append(got, string(c.Type)+"="+string(c.Status)+"/"+c.Reason)
+	}
+	want := []string{"Active=False/NotReferenced", "Valid=False/NotReferenced", "Updated=True/PointReceived", "Error=False/NoError"}
+	if d := cmp.Diff(want, got); d != "" || unused.Value != "16.7" || unused.AutoscalerReferences != "" || !news(used, unused) {
+		t.Errorf("status %+v; want the value kept, and conditions (-want +got)\n%s", unused, d)
 	}
 }
 

@@ -120,3 +120,52 @@ func TestWithStatusKeepsIdentity(t *testing.T) {
 	}
 	var _ metav1.Object = o // as the informer's cache needs it
 }
+
+// known is a source that knows one reading and is asked nothing.
+type known struct{ source.Reading }
+
+func (known) Use(string, ...source.Key)        {}
+func (k known) Read(source.Key) source.Reading { return k.Reading }
+
+// While a source asks for a pause nobody tells of its values; that they have
+// become too old is written all the same.
+func TestStatusLapsesWithoutAnAttempt(t *testing.T) {
+	u := &unstructured.Unstructured{Object: map[string]any{"apiVersion": "datadoghq.com/v1alpha1", "kind": "DatadogMetric",
+		"metadata": map[string]any{"namespace": "a", "name": "1", "annotations": map[string]any{alwaysActive: "true"}}, "spec": map[string]any{"query": "avg:m{*}"}}}
+	client := fake.NewSimpleDynamicClientWithCustomListKinds(runtime.NewScheme(), map[schema.GroupVersionResource]string{Resource: "DatadogMetricList"}, u)
+	start := time.Unix(100_000, 0)
+	from := known{source.Reading{Value: 3, At: start.Add(-20 * time.Second), Fetched: start, Attempted: start,
+		Err: &source.Error{Reason: source.RateLimited, Message: "slow down", RetryAt: start.Add(time.Hour)}}}
+	r, err := New(Options{Client: client, Source: from, References: reference.NewIndex(reference.Options{}, nil), IsLeader: func() bool { return true },
+		Rules: source.Rules{MaxAge: 2 * time.Minute, QueryValidity: 30 * time.Second}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		after       time.Duration
+		want        time.Duration
+		valid, code string
+	}{
+		{0, 131 * time.Second, "True", "ValueAvailable"},
+		{131 * time.Second, 0, "False", "RateLimited"},
+	} {
+		there, err := client.Resource(Resource).Namespace("a").Get(t.Context(), "1", metav1.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := r.informer.GetStore().Update(decode(there, "own")); err != nil {
+			t.Fatal(err)
+		}
+		r.learn(named(1))
+		again, err := r.write(t.Context(), named(1), start.Add(c.after))
+		if err != nil || again != c.want {
+			t.Errorf("after %s: looked at again in %s, %v; want %s", c.after, again, err, c.want)
+		}
+		if there, err = client.Resource(Resource).Namespace("a").Get(t.Context(), "1", metav1.GetOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		if valid := find(decode(there, "own").status.Conditions, "Valid"); string(valid.Status) != c.valid || valid.Reason != c.code {
+			t.Errorf("after %s: Valid is %s, %s; want %s, %s", c.after, valid.Status, valid.Reason, c.valid, c.code)
+		}
+	}
+}

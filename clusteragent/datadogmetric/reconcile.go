@@ -64,7 +64,8 @@ func (r *Reconciler) write(ctx context.Context, id types.NamespacedName, now tim
 		}
 		return left, err
 	}
-	if m = r.remember(o); m.Active { // a reference may have come just now
+	if len(r.opts.References.Referrers(id)) > 0 || o.alwaysActive { // it has come just now: learning it brings us back
+		r.Touch(id)
 		return 0, nil
 	}
 	return 0, r.remove(ctx, o)
@@ -115,7 +116,8 @@ func (r *Reconciler) forget(id types.NamespacedName) {
 
 // writeStatus writes the object's status if that tells anything new: at once, or
 // when its turn has come if it is but a number that moved. It returns how long
-// that is.
+// that is, or how long the value is good, should nobody tell of it before: while a
+// source asks for a pause nobody does.
 func (r *Reconciler) writeStatus(ctx context.Context, o *object, m Metric, now time.Time) (time.Duration, error) {
 	var reading source.Reading
 	if m.Active && m.Problem == nil {
@@ -124,10 +126,10 @@ func (r *Reconciler) writeStatus(ctx context.Context, o *object, m Metric, now t
 			return 0, nil // asked within a second; then there is something to tell
 		}
 	}
-	next := compose(m, reading, o.status, now)
+	next, again := compose(m, reading, o.status, now), m.lapses(reading, now)
 	if !news(o.status, next) {
 		if !moved(o.status, next, r.opts.Heartbeat) {
-			return 0, nil
+			return again, nil
 		}
 		if wait := r.pace.turn(o.id, now); wait > 0 {
 			return wait, nil
@@ -142,7 +144,7 @@ func (r *Reconciler) writeStatus(ctx context.Context, o *object, m Metric, now t
 	}
 	r.tel.writes.Inc()
 	r.logChange(o, next)
-	return 0, nil
+	return again, nil
 }
 
 // logChange logs a problem of the object itself once, when it appears, and tells

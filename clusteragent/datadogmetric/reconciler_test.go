@@ -144,3 +144,51 @@ func TestOnlyMetricsInUseAreQueried(t *testing.T) {
 		}
 	}
 }
+
+// during calls a function in the middle of a look at who refers to an object.
+type during struct {
+	References
+	do func()
+}
+
+func (d *during) Referrers(id types.NamespacedName) []reference.Autoscaler {
+	if do := d.do; do != nil {
+		d.do = nil
+		do()
+	}
+	return d.References.Referrers(id)
+}
+
+// An object that goes while its expiry is looked at does not stay known: writers
+// learn nothing, or two might, and the last be the one that knows less.
+func TestWritersLearnNothing(t *testing.T) {
+	id := types.NamespacedName{Namespace: "own", Name: reference.AutogenName("avg:m{*}")}
+	u := &unstructured.Unstructured{Object: map[string]any{"apiVersion": "datadoghq.com/v1alpha1", "kind": "DatadogMetric",
+		"metadata": map[string]any{"namespace": id.Namespace, "name": id.Name, "creationTimestamp": "2026-01-01T00:00:00Z"},
+		"spec":     map[string]any{"query": "avg:m{*}", "externalMetricName": "m"}}}
+	refs := &during{References: reference.NewIndex(reference.Options{}, nil)}
+	r, err := New(Options{
+		Client: fake.NewSimpleDynamicClientWithCustomListKinds(runtime.NewScheme(), map[schema.GroupVersionResource]string{Resource: "DatadogMetricList"}, u),
+		Source: uses{}, References: refs, IsLeader: func() bool { return true }, Namespace: "own",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := decode(u, "own")
+	if err := r.informer.GetStore().Add(o); err != nil {
+		t.Fatal(err)
+	}
+	r.learn(id)
+	refs.do = func() {
+		if err := r.informer.GetStore().Delete(o); err != nil {
+			t.Error(err)
+		}
+		r.learn(id)
+	}
+	if _, err := r.write(t.Context(), id, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	if m := r.Metrics(); len(m) != 0 {
+		t.Errorf("an object that is gone is known as %+v", m)
+	}
+}

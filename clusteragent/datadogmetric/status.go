@@ -67,6 +67,14 @@ func (m Metric) limits(r source.Reading, now time.Time) source.Limits {
 	return l
 }
 
+// lapses returns how long it is until the value is too old, or 0 when there is none.
+func (m Metric) lapses(r source.Reading, now time.Time) time.Duration {
+	if served, why := m.Value(r, now); why != nil || served.StandsFor != nil {
+		return 0
+	}
+	return r.Left(now, m.limits(r, now)) + time.Second // status has whole seconds
+}
+
 func (m Metric) unused() string {
 	return fmt.Sprintf("no HorizontalPodAutoscaler refers to datadogmetric@%s:%s, so it is not queried: refer to it, or annotate it with %s: \"true\"",
 		m.ID.Namespace, m.ID.Name, alwaysActive)
@@ -186,24 +194,34 @@ func references(ids []reference.Autoscaler) string {
 }
 
 // news reports whether next says of a condition or a reference what old does not.
+// Other words for the same reason are none: an outage of a source words itself
+// anew at each attempt, with a port or the number of a request in it, and for all
+// its objects at once.
 func news(old, next v1alpha1.DatadogMetricStatus) bool {
-	if len(old.Conditions) != len(next.Conditions) || old.AutoscalerReferences != next.AutoscalerReferences {
+	return old.AutoscalerReferences != next.AutoscalerReferences || changed(old, next, func(o, c v1alpha1.DatadogMetricCondition) bool {
+		return o.Type != c.Type || o.Status != c.Status || o.Reason != c.Reason
+	})
+}
+
+// moved reports whether next, which is no news, has a value that differs visibly
+// from old's, or other words, or is to show that its writer still lives.
+func moved(old, next v1alpha1.DatadogMetricStatus, heartbeat time.Duration) bool {
+	words := func(o, c v1alpha1.DatadogMetricCondition) bool { return o.Message != c.Message }
+	return differs(old.Value, next.Value) || changed(old, next, words) || next.Conditions[0].Status == corev1.ConditionTrue &&
+		next.Conditions[0].LastUpdateTime.Sub(old.Conditions[0].LastUpdateTime.Time) >= heartbeat
+}
+
+// changed reports whether some condition of next differs from old's.
+func changed(old, next v1alpha1.DatadogMetricStatus, differ func(o, c v1alpha1.DatadogMetricCondition) bool) bool {
+	if len(old.Conditions) != len(next.Conditions) {
 		return true
 	}
 	for i, c := range next.Conditions {
-		o := old.Conditions[i]
-		if o.Type != c.Type || o.Status != c.Status || o.Reason != c.Reason || o.Message != c.Message {
+		if differ(old.Conditions[i], c) {
 			return true
 		}
 	}
 	return false
-}
-
-// moved reports whether next, which is no news, has a value that differs visibly
-// from old's, or is to show that its writer still lives.
-func moved(old, next v1alpha1.DatadogMetricStatus, heartbeat time.Duration) bool {
-	return differs(old.Value, next.Value) || next.Conditions[0].Status == corev1.ConditionTrue &&
-		next.Conditions[0].LastUpdateTime.Sub(old.Conditions[0].LastUpdateTime.Time) >= heartbeat
 }
 
 // differs compares two values by their first four digits.

@@ -3,6 +3,7 @@ package externalmetrics
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
 	"testing"
@@ -214,5 +215,20 @@ func TestPolicyAtTheAPI(t *testing.T) {
 	p.Index.Set(autoscaler("a", "h", external("rps", "")))
 	if _, err := ask(t, p, "a", "rps", ""); !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), "Forbidden: not for you") {
 		t.Errorf("a plain name: %v, want 403", err)
+	}
+}
+
+// Everybody may read discovery: where namespaces are kept apart it names no
+// other's metrics.
+func TestDiscoveryKeepsNamespacesApart(t *testing.T) {
+	p := serve(nil, nil, autoscaler("a", "h", external("rps", "")))
+	for mode, want := range map[string]string{"open": "[{rps}]", "namespaced": "[{" + placeholder + "}]"} {
+		var err error
+		if p.Policy, err = policy.Parse("mode: " + mode); err != nil {
+			t.Fatal(err)
+		}
+		if got := fmt.Sprint(p.ListAllExternalMetrics()); got != want {
+			t.Errorf("mode %s: discovery lists %s, want %s", mode, got, want)
+		}
 	}
 }

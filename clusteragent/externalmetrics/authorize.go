@@ -40,8 +40,8 @@ type memory struct {
 	next    authorizer.Authorizer
 	fresh   time.Duration // for which nobody is asked again
 	now     func() time.Time
-	allowed *cache.LRUExpireCache // of when, by sha256 of the question
-	resting atomic.Int64          // unix nanoseconds until which the API server is not asked where something else speaks for the caller
+	allowed *cache.LRUExpireCache     // of when, by sha256 of the question
+	resting atomic.Pointer[time.Time] // until when the API server is not asked where something else speaks for the caller; nil before
 	answers *prometheus.CounterVec
 }
 
@@ -82,7 +82,7 @@ func (m *memory) authorize(ctx context.Context, a authorizer.Attributes) (author
 	spoken := known || brought
 	ask := ctx
 	if spoken {
-		if now.UnixNano() < m.resting.Load() {
+		if until := m.resting.Load(); until != nil && now.Before(*until) {
 			return m.unasked()
 		}
 		short, cancel := context.WithTimeout(ctx, askAgain)
@@ -91,8 +91,11 @@ func (m *memory) authorize(ctx context.Context, a authorizer.Attributes) (author
 	}
 	decision, reason, err := m.next.Authorize(ask, a)
 	switch {
+	case err != nil && ctx.Err() != nil:
+		// The caller left: that says nothing of the API server. Who lost a right
+		// would otherwise keep it, by giving up a request now and then.
 	case err != nil && spoken && decision != authorizer.DecisionDeny:
-		m.resting.Store(m.now().Add(askRest).UnixNano())
+		m.resting.Store(new(m.now().Add(askRest)))
 		return m.unasked()
 	case err != nil:
 	case decision == authorizer.DecisionAllow:

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"testing"
 	"time"
+	"unsafe"
 
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authentication/authenticatorfactory"
@@ -77,6 +78,58 @@ func TestAllowedIsRemembered(t *testing.T) {
 			t.Fatalf("%s: decision %v, error %v, asked %d times; want %v, error %v, %d", s.what, got, err, asked, s.want, s.wantErr, s.asked)
 		}
 	}
+}
+
+// TestWhoLeavesIsNoOutage: a caller whose right was taken away keeps it no longer
+// by breaking off the request that would find out.
+func TestWhoLeavesIsNoOutage(t *testing.T) {
+	at := time.Unix(1_800_000_000, 0)
+	answer := authorizer.DecisionAllow
+	a := remember(authorizer.AuthorizerFunc(func(ctx context.Context, _ authorizer.Attributes) (authorizer.Decision, string, error) {
+		return answer, "", ctx.Err()
+	}), allowFresh, func() time.Time { return at }, nil)
+	ci := read("rps", user.DefaultInfo{Name: "ci"})
+	if got, _, err := a.Authorize(t.Context(), ci); got != authorizer.DecisionAllow || err != nil {
+		t.Fatalf("with the right: decision %v, error %v", got, err)
+	}
+	at, answer = at.Add(allowFresh), authorizer.DecisionNoOpinion
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	if got, _, err := a.Authorize(gone, ci); got == authorizer.DecisionAllow || err == nil {
+		t.Errorf("whoever left: decision %v, error %v; want an error", got, err)
+	}
+	if got, _, err := a.Authorize(t.Context(), ci); got == authorizer.DecisionAllow || err != nil {
+		t.Errorf("without the right: decision %v, error %v; want it asked and refused", got, err)
+	}
+}
+
+// TestRestEndsAfterClockStep: nobody is let in unasked for an hour because the
+// clock was set back by one.
+func TestRestEndsAfterClockStep(t *testing.T) {
+	at, away, asked := time.Now(), errors.New("connection refused"), 0
+	a := remember(authorizer.AuthorizerFunc(func(context.Context, authorizer.Attributes) (authorizer.Decision, string, error) {
+		asked++
+		return authorizer.DecisionNoOpinion, "", away
+	}), allowFresh, func() time.Time { return at }, nil)
+	brought := read("rps", user.DefaultInfo{Name: "hpa"})
+	brought.User = proxied{brought.User}
+	for i, step := range []struct{ run, wall time.Duration }{{}, {askRest + time.Second, -time.Hour}} {
+		at = stepped(at, step.run, step.wall)
+		if got, _, err := a.Authorize(t.Context(), brought); got != authorizer.DecisionAllow || err != nil || asked != i+1 {
+			t.Errorf("after %s by the monotonic and %s by the wall clock: decision %v, %v, asked %d times in all; want %d", step.run, step.wall, got, err, asked, i+1)
+		}
+	}
+}
+
+// stepped returns t as read again when the two clocks have moved by so much.
+func stepped(t time.Time, run, wall time.Duration) time.Time {
+	out := t.Add(wall)
+	(*struct {
+		wall uint64
+		ext  int64 // nanoseconds of the monotonic clock
+		loc  *time.Location
+	})(unsafe.Pointer(&out)).ext += int64(run - wall)
+	return out
 }
 
 // TestWritesAreNeverRemembered: nothing here can be written, and a path is not a metric.

@@ -190,10 +190,14 @@ func (p *Provider) object(namespace, metric string) (datadogmetric.Metric, error
 }
 
 // ListAllExternalMetrics lists the metrics in use, for discovery: ours and KEDA's.
+// It does not say who asks, and everybody may: where namespaces are kept apart
+// ours are nobody's to list.
 func (p *Provider) ListAllExternalMetrics() []provider.ExternalMetricInfo {
 	var out []provider.ExternalMetricInfo
-	for _, n := range p.Index.Names() {
-		out = append(out, provider.ExternalMetricInfo{Metric: n})
+	if !p.Policy.Apart() {
+		for _, n := range p.Index.Names() {
+			out = append(out, provider.ExternalMetricInfo{Metric: n})
+		}
 	}
 	if p.KEDA != nil {
 		for _, m := range p.KEDA.List() {

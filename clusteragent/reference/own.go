@@ -18,6 +18,11 @@ import (
 // $scope for the scope that its selector means.
 const OwnQueries = "kelpie.dev/queries"
 
+// longestOwn bounds a query of an autoscaler's own, as written and as it results:
+// $metric, written as often as an annotation holds, makes ten megabytes of one.
+// No source takes a longer one.
+const longestOwn = 16 << 10
+
 // What can be wrong with them, beside what is wrong with a query.
 var (
 	ErrOwnQuery = errors.New("annotation " + OwnQueries)                    // cannot be used
@@ -44,6 +49,8 @@ func ownQueries(by metav1.Object, asks []ask) (map[string]string, error) {
 			return nil, fmt.Errorf("%w: no external metric of this autoscaler is named %q: write the name as in its metrics", ErrOwnQuery, name)
 		case strings.TrimSpace(own[name]) == "":
 			return nil, fmt.Errorf("%w: the query of %q is empty", ErrOwnQuery, name)
+		case len(own[name]) > longestOwn:
+			return nil, fmt.Errorf("%w: the query of %q has %d bytes, and %d are allowed", ErrOwnQuery, name, len(own[name]), longestOwn)
 		case strings.Contains(own[name], "%%"):
 			return nil, fmt.Errorf("%w: the query of %q has a template (%%%%…%%%%), which a DatadogMetric alone may have", ErrOwnQuery, name)
 		}
@@ -73,6 +80,9 @@ func (b Builder) own(template, metric string, sel *metav1.LabelSelector) (string
 		}
 		return text
 	})
+	if wrong == nil && len(query) > longestOwn {
+		return "", fmt.Errorf("%w: the query of %q has %d bytes with $metric and $scope filled in, and %d are allowed", ErrOwnQuery, metric, len(query), longestOwn)
+	}
 	return query, wrong
 }
 

@@ -47,6 +47,8 @@ func TestOwnQueries(t *testing.T) {
 		{"twice", "rps: $metric\nrps: $metric", []string{"! expected a YAML map", "! expected"}},
 		{"not a text", "rps: {a: b}", []string{"! expected a YAML map", "! expected"}},
 		{"what does not parse", "rps: sum($metric", []string{"! does not parse: error at 3", "! cannot be queried"}},
+		{"longer than any source takes", "rps: " + strings.Repeat("m", 16<<10+1), []string{"! has 16385 bytes, and 16384 are allowed", "! are allowed"}},
+		{"longer once filled in", "rps: " + strings.Repeat("$metric+", 1000), []string{"! bytes with $metric and $scope filled in", "! cannot be queried"}},
 		{"what may not be read", "rps: avg:secret{*}", []string{"! a may not ask avg:secret{*}", "! cannot be queried"}},
 	} {
 		x := NewIndex(Options{Builder: builder, Namespace: "datadog", Check: notSum, Judge: func(namespace, query string) error {

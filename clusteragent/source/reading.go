@@ -106,8 +106,8 @@ func (r Reading) Current(now time.Time, l Limits) (float64, *Error) {
 	}
 	// By the wall clock or, should that have been set back since the read, by the
 	// monotonic one: the older counts.
-	age := max(now.Sub(r.At), r.Fetched.Sub(r.At)+now.Sub(r.Fetched))
-	if age <= l.MaxAge || age <= l.MaxAge+l.Grace && r.Fetched.Sub(r.At) <= l.MaxAge {
+	age := r.age(now)
+	if age <= r.longest(l) {
 		return r.Value, nil
 	}
 	old := &Error{Reason: Stale, Message: "data comes late or has stopped; check that the application still sends it, or raise maxAge"}
@@ -121,3 +121,21 @@ func (r Reading) Current(now time.Time, l Limits) (float64, *Error) {
 	old.Point, old.Age, old.MaxAge = r.At, age.Truncate(time.Second), l.MaxAge
 	return 0, old
 }
+
+// age is at least the time since the read: a source whose clock is ahead of ours
+// must not give a value that outlives it.
+func (r Reading) age(now time.Time) time.Duration {
+	return max(now.Sub(r.At), max(r.Fetched.Sub(r.At), 0)+now.Sub(r.Fetched))
+}
+
+// longest is how old the point may become.
+func (r Reading) longest(l Limits) time.Duration {
+	if r.Fetched.Sub(r.At) <= l.MaxAge {
+		return l.MaxAge + l.Grace
+	}
+	return l.MaxAge
+}
+
+// Left is how long the value may be acted on from now, unless the source is asked
+// before.
+func (r Reading) Left(now time.Time, l Limits) time.Duration { return r.longest(l) - r.age(now) }

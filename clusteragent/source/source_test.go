@@ -184,6 +184,22 @@ func TestCurrentAfterClockStep(t *testing.T) {
 	}
 }
 
+// A source whose clock is ahead of ours must not give a value that outlives it.
+func TestCurrentFromTheFuture(t *testing.T) {
+	fetched := time.Unix(10_000, 0)
+	l := Limits{MaxAge: 2 * time.Minute, Grace: 30 * time.Second}
+	r := Reading{Value: 5, At: fetched.Add(time.Hour), Fetched: fetched, Attempted: fetched}
+	for after, want := range map[time.Duration]Reason{0: "", 150 * time.Second: "", 151 * time.Second: Stale} {
+		v, err := r.Current(fetched.Add(after), l)
+		if want == "" && (err != nil || v != 5) || want != "" && (err == nil || err.Reason != want || err.Age != after) {
+			t.Errorf("%s after the last answer: %v, %v; want %q", after, v, err, want)
+		}
+	}
+	if left := r.Left(fetched, l); left != 150*time.Second {
+		t.Errorf("the value is said to be good for %s, want 2m30s", left)
+	}
+}
+
 // sleep returns t as read again d later, when the wall clock was set back by d
 // in between: only the monotonic reading moves on.
 func sleep(t time.Time, d time.Duration) time.Time {
