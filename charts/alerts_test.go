@@ -80,6 +80,7 @@ const healthy = `
 	leader_election_is_leader{instance="b",is_leader="false"} 1x60
 	leader_election_is_leader{instance="datadog",is_leader="true"} 1x60
 	kelpie_external_metrics_certificate_remaining_seconds{instance="a"} 5000000x60
+	kelpie_external_metrics_certificate_problem{instance="a"} 0x60
 `
 
 // with returns healthy with the series that begin as lines do replaced by them;
@@ -157,7 +158,8 @@ func TestAlerts(t *testing.T) {
 		{"KelpieRateLimitNearlyExhausted", with(`rate_limit_queries_remaining_min{instance="a",endpoint="/api/v1/query"} 100x60`), 10, `{endpoint="/api/v1/query"}`},
 		{"KelpieNoLeader", with(`leader_election_is_leader{instance="a",is_leader="true"}`), 5, "{}"},
 		{"KelpieSeveralLeaders", with(`leader_election_is_leader{instance="b",is_leader="false"}`) + `	leader_election_is_leader{instance="b",is_leader="true"} 1x60` + "\n", 5, "{}"},
-		{"KelpieCertificateEnds", with(`kelpie_external_metrics_certificate_remaining_seconds{instance="a"} 1209000x80`), 60, "{}"},
+		{"KelpieCertificateEnds", with(`kelpie_external_metrics_certificate_problem{instance="a"} 1x80`), 60, "{}"},
+		{"KelpieCertificateEnds", with(`kelpie_external_metrics_certificate_remaining_seconds{instance="a"} -5x80`), 60, "{}"},
 	} {
 		r, ok := all[c.alert]
 		if !ok {

@@ -22,6 +22,8 @@ var (
 		"When the source last answered, or pushed.", []string{"source"}, nil)
 	certDesc = prometheus.NewDesc("kelpie_external_metrics_certificate_remaining_seconds",
 		"Seconds until the serving certificate ends, for monitors that cannot subtract times.", nil, nil)
+	certBadDesc = prometheus.NewDesc("kelpie_external_metrics_certificate_problem",
+		"1 while something is wrong with the serving certificate: its Secret is of no use, or it ends sooner than it should have been renewed.", nil, nil)
 	servingDesc = prometheus.NewDesc("kelpie_external_metrics_serving", "1 once this replica serves external.metrics.k8s.io.", nil, nil)
 )
 
@@ -34,7 +36,7 @@ func (c *inventory) Describe(ch chan<- *prometheus.Desc) {
 	if !c.a.cfg.CRD {
 		ch <- inlineDesc
 	}
-	for _, d := range []*prometheus.Desc{valuesDesc, ageDesc, upDesc, successDesc, certDesc, servingDesc} {
+	for _, d := range []*prometheus.Desc{valuesDesc, ageDesc, upDesc, successDesc, certDesc, certBadDesc, servingDesc} {
 		ch <- d
 	}
 }
@@ -77,7 +79,13 @@ func (c *inventory) Collect(ch chan<- prometheus.Metric) {
 			gauge(inlineDesc, float64(valid[v]), strconv.FormatBool(v))
 		}
 	}
-	if _, ends := c.a.keeper.Certificate(); !ends.IsZero() {
+	wrong, ends := c.a.keeper.Certificate()
+	problem := 0.0
+	if wrong != "" {
+		problem = 1
+	}
+	gauge(certBadDesc, problem)
+	if !ends.IsZero() {
 		gauge(certDesc, ends.Sub(now).Seconds())
 	}
 	serving := 0.0

@@ -86,10 +86,10 @@ func (c *cluster) measure(ctx context.Context, s system, sender *sender, api *ap
 	if len(r.age) == 0 {
 		return r, errors.New("the clock was never read")
 	}
-	if err := c.apply(ctx, s.manifests, "delete --wait"); err != nil {
+	if err := c.apply(ctx, s.manifests, "delete --wait --ignore-not-found"); err != nil {
 		return r, err
 	}
-	return r, c.apply(ctx, "workloads.yaml", "delete --wait")
+	return r, c.apply(ctx, "workloads.yaml", "delete --wait --ignore-not-found")
 }
 
 // calm waits until every app is seen idle and has one replica.

@@ -13,9 +13,11 @@ import (
 func TestWhoMayReadAllIsAskedForOnce(t *testing.T) {
 	const group = "external.metrics.k8s.io"
 	metric := func(verb string) authorizer.AttributesRecord {
-		return authorizer.AttributesRecord{User: &user.DefaultInfo{Name: "hpa"}, Verb: verb, APIGroup: group, APIVersion: "v1beta1",
+		return authorizer.AttributesRecord{User: proxied{&user.DefaultInfo{Name: "hpa"}}, Verb: verb, APIGroup: group, APIVersion: "v1beta1",
 			Namespace: "team", Resource: "rps", ResourceRequest: true}
 	}
+	direct := metric("list")
+	direct.User = &user.DefaultInfo{Name: "hpa"}
 	other := metric("list")
 	other.APIGroup = "apps"
 	for _, c := range []struct {
@@ -31,8 +33,9 @@ func TestWhoMayReadAllIsAskedForOnce(t *testing.T) {
 		{"the one", metric("list"), map[string]bool{"list team/rps": true}, "", []string{"list /*", "list team/rps"}, authorizer.DecisionAllow},
 		{"none", metric("list"), nil, "", []string{"list /*", "list team/rps"}, authorizer.DecisionNoOpinion},
 		{"the one, when the other fails", metric("list"), map[string]bool{"list team/rps": true}, "list /*", []string{"list /*", "list team/rps"}, authorizer.DecisionAllow},
+		{"a direct caller", direct, map[string]bool{"list /*": true}, "", []string{"list team/rps"}, authorizer.DecisionNoOpinion},
 		{"another group", other, map[string]bool{"list /*": true}, "", []string{"list team/rps"}, authorizer.DecisionNoOpinion},
-		{"a path", authorizer.AttributesRecord{User: &user.DefaultInfo{}, Verb: "get", Path: "/metrics"}, map[string]bool{"list /*": true}, "", []string{"get /"}, authorizer.DecisionNoOpinion},
+		{"a path", authorizer.AttributesRecord{User: proxied{&user.DefaultInfo{}}, Verb: "get", Path: "/metrics"}, map[string]bool{"list /*": true}, "", []string{"get /"}, authorizer.DecisionNoOpinion},
 	} {
 		var asked []string
 		w := wideFirst(authorizer.AuthorizerFunc(func(_ context.Context, a authorizer.Attributes) (authorizer.Decision, string, error) {
