@@ -66,6 +66,11 @@ const (
 	// grace is how long a source may lack data that the other has. A new metric
 	// is seen by one before it is by the other.
 	grace = 2 * time.Minute
+	// dense is for how long every value is remembered, and sparse how far apart
+	// those before are at least: a pushed value may change each second, which for
+	// ten thousand queries would take hundreds of megabytes.
+	dense  = time.Minute
+	sparse = 10 * time.Second
 	// leastSkew is how far away in time, at least, the values around another may
 	// be.
 	leastSkew = 30 * time.Second
@@ -101,6 +106,15 @@ func (s *side) observe(r source.Reading, now time.Time) {
 	if i := slices.IndexFunc(s.history, func(m mark) bool { return m.end >= oldest }); i > 0 {
 		s.history = slices.Delete(s.history, 0, i)
 	}
+	crowded := now.Add(-dense).Unix()
+	kept := int64(math.MinInt64 / 2)
+	s.history = slices.DeleteFunc(s.history, func(m mark) bool {
+		if m.end < crowded && m.end-kept < int64(sparse/time.Second) {
+			return true
+		}
+		kept = m.end
+		return false
+	})
 }
 
 // state says what the source has now: Agree stands for a value.

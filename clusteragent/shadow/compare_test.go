@@ -187,16 +187,12 @@ func TestVerdictTurnsOnTheSecond(t *testing.T) {
 	}
 }
 
-// A value is compared once, and what is remembered is bounded.
+// A value is compared once.
 func TestNothingNewIsNothing(t *testing.T) {
 	still := source.Reading{Value: 1, At: begin, Length: 30 * time.Second}
 	tr, _ := simulate(func(time.Time) source.Reading { return still }, func(time.Time) source.Reading { return still }, 10*time.Minute)
 	if tr.counts[Agree] != 1 {
 		t.Errorf("a value that stays for ten minutes was compared %v times, want once", tr.counts)
-	}
-	tr, _ = simulate(pushed(load), pushed(load), time.Hour)
-	if n := len(tr.main.history); n > int(keep/time.Second)+1 || n < int(keep/time.Second) {
-		t.Errorf("%d values are remembered after an hour, want those of %s", n, keep)
 	}
 }
 
@@ -232,6 +228,25 @@ func TestWhatASourceHadAtATime(t *testing.T) {
 		}
 		if math.Abs(got-c.want) > 1e-9 {
 			t.Errorf("around %s, slack %s, within %s, close to %v: %v, want %v", c.after, c.slack, c.skew, c.v, got, c.want)
+		}
+	}
+}
+
+// A value that is pushed each second must not be remembered each second for long.
+func TestHistoryIsThinned(t *testing.T) {
+	var s side
+	at := time.Unix(1_800_000_000, 0)
+	for range 2 * int(keep/time.Second) {
+		at = at.Add(time.Second)
+		s.observe(source.Reading{Value: float64(at.Unix()), At: at}, at)
+	}
+	if n := len(s.history); n < 130 || n > 160 {
+		t.Errorf("%d values remembered, want about 60 of the last minute and 84 of the quarter of an hour", n)
+	}
+	for _, ago := range []time.Duration{0, 30 * time.Second, 5 * time.Minute, 14 * time.Minute} {
+		want := float64(at.Add(-ago).Unix())
+		if got, ok := s.around(int64(want), want, 0, leastSkew); !ok || got != want {
+			t.Errorf("%s ago: %v, %v; want %v", ago, got, ok, want)
 		}
 	}
 }
