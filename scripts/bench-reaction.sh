@@ -4,23 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-log=$(mktemp)
-if bin/lab status >"$log" 2>&1; then
-  echo "bench-reaction: a lab is up already, and this would take it down: make lab-down first" >&2
-  exit 1
-fi
-down() {
-  code=$?
-  if ! bin/lab down >"$log" 2>&1; then
-    cat "$log" >&2
-    code=1
-  fi
-  rm -f "$log"
-  exit "$code"
-}
-trap down EXIT
-
-bin/lab up >"$log" 2>&1 || { cat "$log" >&2; exit 1; }
+. scripts/own-lab.sh
 tag=$(sha256sum dist/kelpie.tar | cut -c1-12)
 keda=$(cat dist/keda.tar dist/tlsproxy.tar | sha256sum | cut -c1-12)
 bin/lab load-image "kelpie:$tag=dist/kelpie.tar" "keda:$keda=dist/keda.tar" "tlsproxy:$keda=dist/tlsproxy.tar"

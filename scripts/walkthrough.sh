@@ -4,25 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-log=$(mktemp)
-if bin/lab status >"$log" 2>&1; then
-  echo "walkthrough: a lab is up already, and this would take it down: make lab-down first" >&2
-  exit 1
-fi
-down() {
-  code=$?
-  # Quiet when all is well, so that the test runner has the last word.
-  if ! bin/lab down >"$log" 2>&1; then
-    cat "$log" >&2
-    echo "FAIL: the lab did not go down cleanly" >&2
-    code=1
-  fi
-  rm -f "$log"
-  exit "$code"
-}
-trap down EXIT
-
-bin/lab up
+. scripts/own-lab.sh
 # A tag of its own for each image, so that no node runs an older one that it has.
 tag=$(sha256sum dist/kelpie.tar | cut -c1-12)
 bin/lab load-image "kelpie:$tag=dist/kelpie.tar" test-metric-app:latest=dist/test-metric-app.tar
