@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"k8s.io/apimachinery/pkg/runtime"
@@ -61,4 +62,23 @@ func TestReachOfTheAPIServer(t *testing.T) {
 			t.Errorf("at %s with %v: lost = %v, want lost %v with the cause", at.Format(time.TimeOnly), s.fault, err, s.lost)
 		}
 	}
+}
+
+// cert-manager may take as long as it likes: the pod is not ready, and lives.
+func TestCertManagerIsWaitedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		keeper, err := externalmetrics.NewKeeper(externalmetrics.KeeperOptions{
+			Client: fake.NewSimpleDynamicClient(runtime.NewScheme()), Namespace: "ns", Secret: "tls", Service: "svc", Issued: true})
+		must(t, err)
+		a := &agent{cfg: Config{Enabled: true, TLSIssued: true}, keeper: keeper, reach: &reach{}, indexed: func() bool { return true },
+			proc: Process{Log: slog.New(slog.DiscardHandler)}}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		if err := a.certificate(ctx); err != nil || ctx.Err() == nil {
+			t.Errorf("without Secret the wait ended with %v, context %v; want it to last an hour", err, ctx.Err())
+		}
+		if err := a.ready(); err == nil || !strings.Contains(err.Error(), "cert-manager is to fill it") {
+			t.Errorf("ready = %v, want it to say what is waited for", err)
+		}
+	})
 }

@@ -47,7 +47,8 @@ func (a *agent) serve(ctx context.Context) error {
 }
 
 // certificate waits until there is a certificate to serve with. The API server
-// may be slow or permissions may come late; the pod's log says which.
+// may be slow or permissions may come late; the pod's log says which. For
+// cert-manager it waits without end: each restart would only be backed off longer.
 func (a *agent) certificate(ctx context.Context) error {
 	const attempts = 10
 	for i := 1; ; i++ {
@@ -55,14 +56,14 @@ func (a *agent) certificate(ctx context.Context) error {
 		if cert, _ := a.keeper.CurrentCertKeyContent(); cert != nil {
 			return nil // if it could not be renewed, the keeper tries on
 		}
-		if err == nil || i == attempts {
+		if err == nil || i == attempts && !a.cfg.TLSIssued {
 			return err // names itself
 		}
 		a.proc.Log.Warn("no certificate to serve with yet, will retry", "error", err)
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(time.Duration(i) * time.Second):
+		case <-time.After(time.Duration(min(i, attempts)) * time.Second):
 		}
 	}
 }
