@@ -56,24 +56,7 @@ func TestCertManager(t *testing.T) {
 	env["kubeconfig"] = c.impersonate(t, "system:serviceaccount:datadog:datadog-cluster-agent")
 	r := c.start(t, "a", ln, env)
 
-	// Nobody fills the Secret yet.
-	eventually(t, 20*time.Second, func() string {
-		var s Status
-		if err := c.status(t, r, &s); err != nil {
-			return err.Error()
-		}
-		if s.Serving || !strings.Contains(s.Certificate, "does not exist yet, and cert-manager is to fill it") {
-			return "serving without certificate, or not saying what is waited for: " + s.Certificate
-		}
-		return ""
-	})
-	eventually(t, 20*time.Second, func() string {
-		events, err := c.kube.CoreV1().Events("datadog").List(t.Context(), metav1.ListOptions{FieldSelector: "involvedObject.kind=Secret,reason=ServingCertificate,involvedObject.name=" + tls})
-		if err != nil || len(events.Items) == 0 {
-			return fmt.Sprintf("the Secret is not told that it is waited for: %v", err)
-		}
-		return ""
-	})
+	c.wantWaiting(t, r, tls)
 	c.startCertManager(t, program)
 	c.applyAll(t, strings.NewReader(authority))
 	c.wantAvailable(t)
@@ -81,7 +64,7 @@ func TestCertManager(t *testing.T) {
 	first := c.wantCertificate(t, ln, tls)
 	registration.wantSteady(t, "once registered")
 
-	// Somebody's edit has two who mend it: and must agree.
+	// Somebody's edit has two who mend it, and must agree.
 	stranger, err := os.ReadFile(filepath.Join(c.certDir, "ca.crt"))
 	must(t, err)
 	_, err = c.resource(aggregated, "apiservices", "").Patch(t.Context(), externalmetrics.APIServiceName, types.MergePatchType,
@@ -106,29 +89,14 @@ func TestCertManager(t *testing.T) {
 
 	// A Secret that is lost is cert-manager's to bring back.
 	c.remove(t, "v1", "secrets", "datadog", tls)
-	eventually(t, 20*time.Second, func() string {
-		if bytes.Equal(c.serves(t, ln).leaf, second.leaf) {
-			return "the certificate of the new Secret is not served"
-		}
-		return ""
-	})
+	wantOther(t, "certificate that is served, after that of the Secret is lost", second.leaf, func() []byte { return c.serves(t, ln).leaf })
 	before := c.wantCertificate(t, ln, tls)
 
 	// Another authority: registered once it has signed.
 	c.renew(t, "authority")
-	eventually(t, 20*time.Second, func() string {
-		if bytes.Equal(c.data(t, "authority")[corev1.TLSCertKey], before.authority) {
-			return "the authority is not renewed"
-		}
-		return ""
-	})
+	wantOther(t, "authority", before.authority, func() []byte { return c.data(t, "authority")[corev1.TLSCertKey] })
 	c.renew(t, "datadog-cluster-agent")
-	eventually(t, 20*time.Second, func() string {
-		if bytes.Equal(c.data(t, tls)["ca.crt"], before.authority) {
-			return "the certificate does not come from the new authority"
-		}
-		return ""
-	})
+	wantOther(t, "authority of the certificate", before.authority, func() []byte { return c.data(t, tls)["ca.crt"] })
 	after := c.wantCertificate(t, ln, tls)
 	c.wantValue(t, 10*time.Second, "rps", "kube_namespace=test", "5")
 	registration.wantSteady(t, "after a change of authority")
@@ -149,4 +117,37 @@ func TestCertManager(t *testing.T) {
 	if len(r.done) > 0 {
 		t.Error("the cluster agent has ended")
 	}
+}
+
+// wantWaiting wants a replica to say that nobody has filled the Secret yet.
+func (c *cluster) wantWaiting(t *testing.T, r *replica, secret string) {
+	t.Helper()
+	eventually(t, 20*time.Second, func() string {
+		var s Status
+		if err := c.status(t, r, &s); err != nil {
+			return err.Error()
+		}
+		if s.Serving || !strings.Contains(s.Certificate, "does not exist yet, and cert-manager is to fill it") {
+			return "serving without certificate, or not saying what is waited for: " + s.Certificate
+		}
+		return ""
+	})
+	eventually(t, 20*time.Second, func() string {
+		events, err := c.kube.CoreV1().Events("datadog").List(t.Context(), metav1.ListOptions{FieldSelector: "involvedObject.kind=Secret,reason=ServingCertificate,involvedObject.name=" + secret})
+		if err != nil || len(events.Items) == 0 {
+			return fmt.Sprintf("the Secret is not told that it is waited for: %v", err)
+		}
+		return ""
+	})
+}
+
+// wantOther waits until get returns something else than before.
+func wantOther(t *testing.T, what string, before []byte, get func() []byte) {
+	t.Helper()
+	eventually(t, 20*time.Second, func() string {
+		if bytes.Equal(get(), before) {
+			return "there is no other " + what
+		}
+		return ""
+	})
 }
