@@ -104,6 +104,10 @@ keda-image: lab-tool ## OCI archives of KEDA, built from its Go module (a long b
 keda-test: image keda-image ## KEDA itself beside Kelpie, on the lab
 	@./scripts/keda-test.sh
 
+.PHONY: certmanager-test
+certmanager-test: lab-tool ## cert-manager's own controllers beside the cluster agent and a real API server
+	@./scripts/certmanager-test.sh
+
 .PHONY: bench-agent
 bench-agent: ## The agent beside statsd_exporter, Telegraf and OpenTelemetry, ratios printed (QUICK=1 for a short run)
 	@cd bench && go run ./agent $(if $(QUICK),-quick)

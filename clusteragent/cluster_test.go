@@ -195,21 +195,27 @@ func (c *cluster) resource(groupVersion, resource, ns string) dynamic.ResourceIn
 func (c *cluster) register(t *testing.T, listeners ...net.Listener) {
 	t.Helper()
 	c.apply(t, "v1", "services", `{apiVersion: v1, kind: Service, metadata: {namespace: datadog, name: datadog-cluster-agent}, spec: {ports: [{port: 8443}]}}`)
+	c.route(t, "", listeners...)
+	c.apply(t, "apiregistration.k8s.io/v1", "apiservices", `{apiVersion: apiregistration.k8s.io/v1, kind: APIService,
+metadata: {name: v1beta1.external.metrics.k8s.io},
+spec: {group: external.metrics.k8s.io, version: v1beta1, groupPriorityMinimum: 100, versionPriority: 100,
+  service: {namespace: datadog, name: datadog-cluster-agent, port: 8443}}}`)
+}
+
+// route points a port of the Service to the listeners.
+func (c *cluster) route(t *testing.T, port string, listeners ...net.Listener) {
+	t.Helper()
 	for i, ln := range listeners {
 		slice := discoveryv1.EndpointSlice{
 			ObjectMeta: metav1.ObjectMeta{Namespace: "datadog", Name: fmt.Sprintf("replica-%d", i),
 				Labels: map[string]string{discoveryv1.LabelServiceName: "datadog-cluster-agent"}},
 			AddressType: discoveryv1.AddressTypeIPv4,
 			Endpoints:   []discoveryv1.Endpoint{{Addresses: []string{c.hostIP}, Conditions: discoveryv1.EndpointConditions{Ready: new(true)}}},
-			Ports:       []discoveryv1.EndpointPort{{Name: new(""), Port: new(int32(ln.Addr().(*net.TCPAddr).Port)), Protocol: new(corev1.ProtocolTCP)}},
+			Ports:       []discoveryv1.EndpointPort{{Name: &port, Port: new(int32(ln.Addr().(*net.TCPAddr).Port)), Protocol: new(corev1.ProtocolTCP)}},
 		}
 		_, err := c.kube.DiscoveryV1().EndpointSlices("datadog").Create(t.Context(), &slice, metav1.CreateOptions{})
 		must(t, err)
 	}
-	c.apply(t, "apiregistration.k8s.io/v1", "apiservices", `{apiVersion: apiregistration.k8s.io/v1, kind: APIService,
-metadata: {name: v1beta1.external.metrics.k8s.io},
-spec: {group: external.metrics.k8s.io, version: v1beta1, groupPriorityMinimum: 100, versionPriority: 100,
-  service: {namespace: datadog, name: datadog-cluster-agent, port: 8443}}}`)
 }
 
 // replica is a running cluster agent.

@@ -3,7 +3,6 @@ package externalmetrics
 import (
 	"bytes"
 	"context"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -191,10 +190,10 @@ func (k *Keeper) Register(ctx context.Context) error {
 			APIServiceName, ns+"/"+svc, k.opts.Namespace, k.opts.Service))
 		return nil
 	}
-	k.mu.RLock()
-	want := base64.StdEncoding.EncodeToString(k.ca)
-	k.mu.RUnlock()
 	bundle, _, _ := unstructured.NestedString(u.Object, "spec", "caBundle")
+	k.mu.RLock()
+	want := bundleFor(u, bundle, k.ca)
+	k.mu.RUnlock()
 	insecure, _, _ := unstructured.NestedBool(u.Object, "spec", "insecureSkipTLSVerify")
 	now := time.Now()
 	if bundle == want && !insecure {
