@@ -114,6 +114,7 @@ func Run(ctx context.Context, cfg Config, proc Process) error {
 			g.Go(func() error { return a.wpas.run(ctx) })
 		}
 		g.Go(func() error { return a.events.run(ctx) })
+		g.Go(func() error { return a.watchLosses(ctx) })
 		g.Go(func() error { return a.serve(ctx) })
 	}
 	if a.state != nil {

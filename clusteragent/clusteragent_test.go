@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -316,8 +317,21 @@ func (c *cluster) generated(t *testing.T, b *backend) {
 	})
 }
 
+// wantEvent waits for an event of an autoscaler.
+func (c *cluster) wantEvent(t *testing.T, name, reason, words string) {
+	t.Helper()
+	eventually(t, 20*time.Second, func() string {
+		list, err := c.kube.CoreV1().Events("test").List(t.Context(), metav1.ListOptions{FieldSelector: "involvedObject.name=" + name + ",reason=" + reason})
+		if err != nil || !slices.ContainsFunc(list.Items, func(e corev1.Event) bool { return strings.Contains(e.Message, words) }) {
+			return fmt.Sprintf("events %s of %s: %v, %v; want %q", reason, name, list, err, words)
+		}
+		return ""
+	})
+}
+
 func (c *cluster) sourceAtFault(t *testing.T, b *backend) {
 	t.Helper()
+	time.Sleep(lossPeriod + time.Second) // a replica that began just now has not seen what there was to lose
 	b.set(func(b *backend) { b.status = http.StatusForbidden })
 	c.wantConditions(t, "rate", "Active=True/Referenced", "Valid=True/ValueAvailable", "Updated=True/PointReceived", "Error=True/Unauthorized")
 	// The value was fresh when it was read: it serves until it is too old, and no longer.
@@ -326,8 +340,10 @@ func (c *cluster) sourceAtFault(t *testing.T, b *backend) {
 	if v, _, _ := unstructured.NestedString(u.Object, "status", "currentValue"); v != "40" {
 		t.Errorf("currentValue = %s, want the last value kept", v)
 	}
+	c.wantEvent(t, "crd", metricLost, "replicas are held: Unauthorized")
 	b.set(func(b *backend) { b.status = 0 })
 	c.wantValue(t, 10*time.Second, "datadogmetric@test:rate", "", "40")
+	c.wantEvent(t, "crd", metricFound, "has a value again: 40")
 	b.set(func(b *backend) { b.frozen = time.Now().Add(-time.Minute) })
 	c.wantError(t, "datadogmetric@test:rate", "", 422, "Stale", "older than its max age 12s", "check that the application still sends it")
 	b.set(func(b *backend) { b.frozen = time.Time{} })

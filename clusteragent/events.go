@@ -74,19 +74,28 @@ func autoscaler(id reference.Autoscaler, uid types.UID) corev1.ObjectReference {
 // warn tells an object of the installation what is wrong with it, if this
 // replica leads: all of them see it.
 func (e *events) warn(object corev1.ObjectReference, reason, message string) {
+	e.lead(object, corev1.EventTypeWarning, reason, message)
+}
+
+// lead tells an object something of a kind, if this replica leads.
+func (e *events) lead(object corev1.ObjectReference, kind, reason, message string) {
 	if e.isLeader() {
-		e.tell(object, reason, message)
+		e.send(object, kind, reason, message)
 	}
 }
 
 // tell tells an object what this replica knows. Of one that belongs to no
 // namespace it is told in "default".
 func (e *events) tell(object corev1.ObjectReference, reason, message string) {
+	e.send(object, corev1.EventTypeWarning, reason, message)
+}
+
+func (e *events) send(object corev1.ObjectReference, kind, reason, message string) {
 	const most = 1024 // bytes of an event's message
 	if len(message) > most {
 		message = strings.ToValidUTF8(message[:most-len("…")], "") + "…"
 	}
-	e.recorder.Event(&object, corev1.EventTypeWarning, reason, message)
+	e.recorder.Event(&object, kind, reason, message)
 }
 
 // run sends events until ctx ends, and then returns nil.

@@ -30,6 +30,9 @@ type Row struct {
 	Pushed      bool      `json:"pushed,omitempty"` // the source tells of changes itself
 	NextAttempt time.Time `json:"next_attempt,omitzero"`
 	BackOff     bool      `json:"back_off,omitempty"` // NextAttempt is later than the next cycle
+
+	by     []reference.Autoscaler // References
+	metric datadogmetric.Metric   // that it is of
 }
 
 // The states of a metric that has a value to give; those of others are the
@@ -102,7 +105,7 @@ func (a *agent) row(metric string, m datadogmetric.Metric, now time.Time) Row {
 	served, why := m.Value(reading, now)
 	next := a.source.Next(m.Key)
 	r := Row{Metric: metric, Query: m.Query, Source: cmp.Or(string(m.Key.Source), string(a.source.Main())), State: stateValid, Valid: why == nil,
-		At: reading.At, Pushed: next.Pushed, NextAttempt: next.At, BackOff: next.BackOff, Advice: a.advicesFor(m)}
+		At: reading.At, Pushed: next.Pushed, NextAttempt: next.At, BackOff: next.BackOff, by: m.References, metric: m}
 	switch {
 	case why != nil:
 		r.State, r.Error = string(why.Reason), words(why)

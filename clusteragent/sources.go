@@ -22,7 +22,8 @@ type SourcesConfig struct {
 	Main source.Name // of queries that name none
 	APIs []APIConfig // the query APIs, Kelpie's and Datadog's, at most one of each
 
-	RateShare int // percent of what a query API's rate limit leaves that this replica may spend
+	Latest    bool // the newest point is read, where the source is polled; else the second newest
+	RateShare int  // percent of what a query API's rate limit leaves that this replica may spend
 
 	Prometheus         source.PromQLOptions // no URL: not configured
 	PrometheusCA       string               // file; "" trusts the system's authorities
@@ -54,6 +55,12 @@ func (c *Config) sourcesConfig(r *env.Reader, site string) {
 		PrometheusCA:       r.String("", "KELPIE_PROMETHEUS_CA_FILE"),
 		PrometheusInterval: r.Seconds(c.Interval, "KELPIE_PROMETHEUS_INTERVAL"),
 		Shadow:             shadowConfig(r),
+	}
+	switch point := r.String("penultimate", "KELPIE_POINT"); point {
+	case "penultimate", "latest":
+		s.Latest = point == "latest"
+	default:
+		r.Fail(fmt.Errorf("environment variable KELPIE_POINT is %.50q: write penultimate or latest", point))
 	}
 	named, err := source.ParseName(r.String("", "KELPIE_SOURCE"))
 	if err != nil {
@@ -174,7 +181,7 @@ func (a *agent) newSource() error {
 	members := map[source.Name]*source.Poller{}
 	for _, api := range a.cfg.Sources.APIs {
 		o := a.pollerOptions(api.Name)
-		o.Share = float64(a.cfg.Sources.RateShare) / 100
+		o.Share, o.Latest = float64(a.cfg.Sources.RateShare)/100, a.cfg.Sources.Latest
 		p, err := a.newAPI(api, o)
 		if err != nil {
 			return err

@@ -32,6 +32,7 @@ func TestConfigOfSources(t *testing.T) {
 		{"Prometheus beside", "KELPIE_PROMETHEUS_URL=http://p:9090", "datadog", "datadog@https://api.datadoghq.com", ""},
 		{"Prometheus alone", "KELPIE_PROMETHEUS_URL=http://p:9090 KELPIE_SOURCE=prometheus", "prometheus", "", ""},
 		{"Prometheus nowhere", "KELPIE_SOURCE=prometheus", "prometheus", "", "KELPIE_PROMETHEUS_URL is not set"},
+		{"another point", "KELPIE_POINT=median", "datadog", "datadog@https://api.datadoghq.com", `KELPIE_POINT is "median": write penultimate or latest`},
 		{"another", "KELPIE_SOURCE=graphite", "datadog", "datadog@https://api.datadoghq.com", `KELPIE_SOURCE is "graphite": write kelpie, datadog or prometheus`},
 		{"two ways in", "KELPIE_PROMETHEUS_URL=http://p KELPIE_PROMETHEUS_BEARER_TOKEN=secret-thing KELPIE_PROMETHEUS_USERNAME=u", "datadog",
 			"datadog@https://api.datadoghq.com", "give one of"},

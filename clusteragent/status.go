@@ -47,6 +47,9 @@ func (a *agent) status() any {
 	s.Certificate, s.CertEnds = a.keeper.Certificate()
 	s.Shadow = a.shadowStatus()
 	s.Metrics = append(s.Metrics, a.rows(time.Now())...)
+	for i := range s.Metrics {
+		s.Metrics[i].Advice = a.advicesFor(s.Metrics[i].metric) // parses queries: for people alone
+	}
 	slices.SortFunc(s.Metrics, worseFirst)
 	return s
 }

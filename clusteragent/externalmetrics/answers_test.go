@@ -146,6 +146,7 @@ func TestStatusCodes(t *testing.T) {
 		{"datadogmetric@a:unused", "", 422, "NotReferenced: "},
 		{"datadogmetric@a:broken", "", 422, "InvalidSpec: spec.query is empty"},
 		{"datadogmetric@a:stale", "", 422, "Stale: newest point"},
+		{"datadogmetric@a:stale", "", 422, "(the last value was 1 at " + stale.At.UTC().Format(time.RFC3339) + ")"},
 		{"datadogmetric@a:syntaxerror", "", 422, "SyntaxError: what the source says"},
 		{"datadogmetric@a:querytoolong", "", 422, "QueryTooLong: "},
 		{"datadogmetric@a:queryrejected", "", 422, "QueryRejected: "},

@@ -105,6 +105,11 @@ func (p *Provider) item(ctx context.Context, namespace, metric string, sel label
 		if string(why.Reason) == policy.Forbidden || string(why.Reason) == policy.QuotaExceeded {
 			return external_metrics.ExternalMetricValue{}, p.forbid(&policy.Refusal{Reason: string(why.Reason), Message: why.Error()})
 		}
+		if !reading.At.IsZero() {
+			known := *why // which others hold too
+			known.Message += fmt.Sprintf(" (the last value was %s at %s)", strconv.FormatFloat(reading.Value, 'g', 6, 64), reading.At.UTC().Format(time.RFC3339))
+			why = &known
+		}
 		return external_metrics.ExternalMetricValue{}, failure(why, m.Query)
 	}
 	q, qerr := Quantity(served.Value)

@@ -26,7 +26,7 @@ type outcome struct {
 }
 
 // answers assigns resp's series to the n queries of its request.
-func answers(resp *payload.QueryResponse, n int, window time.Duration) ([]outcome, error) {
+func answers(resp *payload.QueryResponse, n int, window time.Duration, latest bool) ([]outcome, error) {
 	byQuery := make([][]payload.QuerySeries, n)
 	for _, s := range resp.Series {
 		i := 0
@@ -43,13 +43,13 @@ func answers(resp *payload.QueryResponse, n int, window time.Duration) ([]outcom
 	}
 	out := make([]outcome, n)
 	for i, series := range byQuery {
-		out[i] = one(series, window)
+		out[i] = one(series, window, latest)
 	}
 	return out, nil
 }
 
 // one judges the series that a single query returned.
-func one(series []payload.QuerySeries, window time.Duration) outcome {
+func one(series []payload.QuerySeries, window time.Duration, latest bool) outcome {
 	switch {
 	case len(series) == 0:
 		return outcome{err: &Error{Reason: NoData, Message: fmt.Sprintf("the query matches no series in the last %s: "+
@@ -59,7 +59,7 @@ func one(series []payload.QuerySeries, window time.Duration) outcome {
 			"remove \"by {…}\", or narrow the scope", len(series))}}
 	}
 	s := series[0]
-	at, v, ok := point(s.Pointlist)
+	at, v, ok := point(s.Pointlist, latest)
 	switch {
 	case !ok:
 		return outcome{err: &Error{Reason: NoData, Message: fmt.Sprintf("all %d points of the last %s are null (interval %d s): "+
@@ -72,15 +72,16 @@ func one(series []payload.QuerySeries, window time.Duration) outcome {
 }
 
 // point chooses the point that counts: the second newest that has a value, as
-// the newest bucket is still filling; or the only one.
-func point(list []payload.QueryPoint) (at time.Time, value float64, ok bool) {
+// the newest bucket is still filling; or the only one. Who would rather have it
+// early than whole takes the latest.
+func point(list []payload.QueryPoint, latest bool) (at time.Time, value float64, ok bool) {
 	for i := len(list) - 1; i >= 0; i-- {
 		if list[i][0] == nil || list[i][1] == nil {
 			continue
 		}
 		second := ok
 		at, value, ok = time.UnixMilli(int64(*list[i][0])).Truncate(time.Second), *list[i][1], true
-		if second {
+		if second || latest {
 			return at, value, true
 		}
 	}

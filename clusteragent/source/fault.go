@@ -82,5 +82,5 @@ func (p *Poller) request(ctx context.Context, keys []Key, now time.Time) ([]outc
 	if err != nil {
 		return nil, err
 	}
-	return answers(resp, len(keys), keys[0].Window)
+	return answers(resp, len(keys), keys[0].Window, p.opts.Latest)
 }

@@ -51,6 +51,7 @@ type Options struct {
 	Timeout    time.Duration         // of one request; 0 means 10 s
 	BatchSize  int                   // queries a request; 0 means, and at most, 35
 	Parallel   int                   // requests at once; 0 means 10
+	Latest     bool                  // the newest point of an answer counts, not the second newest
 	Share      float64               // of what the rate limit leaves that may be spent; 0 means 0.9
 	Registerer prometheus.Registerer // nil registers nowhere
 	Log        *slog.Logger          // nil discards

@@ -54,10 +54,18 @@ func TestPointChoice(t *testing.T) {
 		{[]float64{1, null, 3, null, null}, 1, 960},
 		{[]float64{0, 0}, 0, 990},
 	} {
-		when, v, ok := point(points(at, c.values...))
+		when, v, ok := point(points(at, c.values...), false)
 		if ok != (c.when != 0) || ok && (v != c.want || when.Unix() != c.when) {
 			t.Errorf("point(%v) = %v at %d, %v; want %v at %d", c.values, v, when.Unix(), ok, c.want, c.when)
 		}
+	}
+	for want, values := range map[float64][]float64{3: {1, 2, 3}, 4: {1, 4, null}, 7: {7}} {
+		if _, v, ok := point(points(at, values...), true); !ok || v != want {
+			t.Errorf("latest of %v = %v, %v; want %v", values, v, ok, want)
+		}
+	}
+	if _, _, ok := point(points(at, null), true); ok {
+		t.Error("a null is the latest point")
 	}
 }
 
@@ -380,13 +388,13 @@ func TestFaults(t *testing.T) {
 }
 
 func TestOneSeries(t *testing.T) {
-	bucket := one([]payload.QuerySeries{{Interval: 30, Pointlist: points(time.Now(), 1, 2)}}, time.Minute)
+	bucket := one([]payload.QuerySeries{{Interval: 30, Pointlist: points(time.Now(), 1, 2)}}, time.Minute, false)
 	if bucket.err != nil || bucket.length != 30*time.Second {
 		t.Errorf("a point of a bucket of 30 s: %+v", bucket)
 	}
-	two := one([]payload.QuerySeries{{}, {}}, time.Minute)
-	null := one([]payload.QuerySeries{{Interval: 30, Pointlist: points(time.Now(), math.NaN(), math.NaN())}}, time.Minute)
-	inf := one([]payload.QuerySeries{{Pointlist: points(time.Now(), math.Inf(1))}}, time.Minute)
+	two := one([]payload.QuerySeries{{}, {}}, time.Minute, false)
+	null := one([]payload.QuerySeries{{Interval: 30, Pointlist: points(time.Now(), math.NaN(), math.NaN())}}, time.Minute, false)
+	inf := one([]payload.QuerySeries{{Pointlist: points(time.Now(), math.Inf(1))}}, time.Minute, false)
 	for _, c := range []struct {
 		got  outcome
 		want Reason

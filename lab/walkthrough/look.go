@@ -12,6 +12,13 @@ func describeMetric(ctx context.Context, r *Run) error {
 	if _, err := r.sh.run(ctx, `kubectl get datadogmetric flask-request-rate -n test -o yaml`); err != nil {
 		return err
 	}
+	out, err := r.sh.run(ctx, `kubectl get ddm flask-request-rate -n test -o wide`)
+	if err != nil {
+		return err
+	}
+	if err := contains(out, "REASON", "MESSAGE", "ValueAvailable"); err != nil {
+		return err
+	}
 	var m struct {
 		Status struct {
 			CurrentValue string
