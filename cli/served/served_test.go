@@ -97,8 +97,8 @@ func TestSourceLines(t *testing.T) {
 		want   []string
 	}{
 		{Source{URL: "u", Period: 30}, []string{"u: not asked yet, 0 queries, polled every 30s"}},
-		{Source{Name: "kelpie", URL: "u", LastSuccess: now.Add(-5 * time.Second), Queries: 2, Streaming: true},
-			[]string{"kelpie u: up, 2 queries, values are pushed", "last success 5s ago"}},
+		{Source{Name: "kelpie", URL: "u", LastSuccess: now.Add(-5 * time.Second), Queries: 2, Streaming: true, Period: 15},
+			[]string{"kelpie u: up, 2 queries, values are pushed, and otherwise polled every 15s", "last success 5s ago"}},
 		{Source{URL: "u", Period: 30, LastSuccess: now.Add(-time.Hour), LastError: "HTTP 503", LastErrorAt: now.Add(-time.Second), StreamError: "cut",
 			RateLimit: &RateLimit{Limit: 1600, Remaining: 8, Least: 3, Resets: now.Add(10 * time.Minute)}},
 			[]string{"u: FAILING, 0 queries, polled every 30s, as nothing is pushed: cut", "last success 60m ago", "last error 1s ago: HTTP 503",

@@ -19,7 +19,7 @@ func (s *Source) Lines(now time.Time) []string {
 	}
 	how := fmt.Sprintf("polled every %gs", s.Period)
 	if s.Streaming {
-		how = "values are pushed"
+		how = "values are pushed, and otherwise " + how
 	} else if s.StreamError != "" {
 		how += ", as nothing is pushed: " + s.StreamError
 	}

@@ -32,7 +32,7 @@ func TestPrintStatus(t *testing.T) {
 	got := printed(t, clusteragent.Status{
 		Replica: "pod-1", LeaderName: "pod-2", Serving: true, CertEnds: now.AddDate(1, 0, 0), Registration: "APIService points to service \"keda/x\"",
 		Source: source.Status{URL: "http://backend:8080", LastSuccess: now.Add(-5 * time.Second), LastError: "HTTP 503", LastErrorAt: now.Add(-time.Minute), Queries: 2,
-			Streaming: true, RateLimit: &source.RateLimit{Limit: 100, Remaining: 7, Least: 3, Period: 3600, Resets: now.Add(10 * time.Minute)}},
+			Streaming: true, Period: 15, RateLimit: &source.RateLimit{Limit: 100, Remaining: 7, Least: 3, Period: 3600, Resets: now.Add(10 * time.Minute)}},
 		OtherSources: []source.Status{{Name: source.Prometheus, URL: "http://prom:9090", Queries: 3, Period: 15,
 			Endpoints: []source.EndpointStatus{{URL: "http://second", Status: "OK", Used: true, LastSuccess: now.Add(-3 * time.Second)}}}},
 		Metrics: []clusteragent.Row{
@@ -47,7 +47,7 @@ DatadogMetric: no
 Serving:       yes
 APIService:    APIService points to service "keda/x"
 Certificate:   ends 2027-11-26, in 365d
-Source:        http://backend:8080: up, 2 queries, values are pushed
+Source:        http://backend:8080: up, 2 queries, values are pushed, and otherwise polled every 15s
                last success 5s ago
                last error 60s ago: HTTP 503
                rate limit: 7 of 100 requests left (of late at least 3), is reset in 10m
