@@ -23,6 +23,7 @@ type outcome struct {
 	err     *Error
 	blamed  bool // err is the source's, and the query's size its cause
 	pushed  bool // nobody asked
+	unasked bool // err was found without an attempt
 }
 
 // answers assigns resp's series to the n queries of its request.

@@ -11,7 +11,7 @@ import (
 // Of one that may have failed by a slow query it records nothing and returns
 // what is left to ask, as another attempt may cost another timeout.
 func (p *Poller) ask(ctx context.Context, keys []Key) []starved {
-	keys = p.checked(keys)
+	keys = p.checked(keys, false)
 	if len(keys) == 0 {
 		return nil
 	}
@@ -54,10 +54,11 @@ func (p *Poller) answeredSince(then time.Time) bool {
 }
 
 // checked returns the keys that may be sent, and records why the others may not.
-func (p *Poller) checked(keys []Key) []Key {
+// Unasked are those that no attempt is under way for, as a stream's.
+func (p *Poller) checked(keys []Key, unasked bool) []Key {
 	ok := keys[:0:0]
 	for _, k := range keys {
-		f := fault{blames: true}
+		f := fault{blames: true, unasked: unasked}
 		if tooLong(k.Query) {
 			f.err = Error{Reason: QueryTooLong, Message: "the query is too long for one request: shorten its scope"}
 		} else if err := p.opts.Check(k.Query); err != nil {
@@ -104,7 +105,7 @@ func (p *Poller) failed(keys []Key, f fault, now time.Time) {
 	}
 	for _, k := range keys {
 		e := f.err
-		p.record(k, outcome{err: &e, blamed: f.slow && f.blames}, now)
+		p.record(k, outcome{err: &e, blamed: f.slow && f.blames, unasked: f.unasked}, now)
 	}
 }
 
@@ -112,7 +113,7 @@ func (p *Poller) failed(keys []Key, f fault, now time.Time) {
 func (p *Poller) record(k Key, o outcome, now time.Time) {
 	p.mu.Lock()
 	s := p.queries[k]
-	if s == nil || !o.pushed && !s.inFlight { // no longer in use, or since then answered
+	if s == nil || !o.pushed && !o.unasked && !s.inFlight { // no longer in use, or since then answered
 		p.mu.Unlock()
 		return
 	}

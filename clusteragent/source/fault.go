@@ -13,11 +13,12 @@ import (
 
 // fault is a failed request, judged: is a query of it to blame, or the source?
 type fault struct {
-	class  string // label of datadog_requests
-	blames bool   // some query of the request is at fault
-	slow   bool   // one slow query of the request may be at fault, or the source
-	pause  time.Duration
-	err    Error
+	unasked bool   // it was found without an attempt
+	class   string // label of datadog_requests
+	blames  bool   // some query of the request is at fault
+	slow    bool   // one slow query of the request may be at fault, or the source
+	pause   time.Duration
+	err     Error
 }
 
 // judge returns the fault in err, which is not nil.

@@ -484,3 +484,17 @@ func TestAnAttemptIsRecordedOnce(t *testing.T) {
 		t.Errorf("%d failures of one query asked once since it is in use, want 1", got)
 	}
 }
+
+// TestBadQueryOfAStreamIsRecorded: of a query that is only subscribed to, no
+// attempt is under way.
+func TestBadQueryOfAStreamIsRecorded(t *testing.T) {
+	p, _ := start(t, answer)
+	k := Key{Query: "avg:m{a", Window: time.Minute}
+	p.Use("a", k)
+	if ok := p.checked([]Key{k}, true); len(ok) != 0 {
+		t.Fatalf("%v may be sent", ok)
+	}
+	if err := p.Read(k).Err; err == nil || err.Reason != SyntaxError {
+		t.Errorf("the query's error is %v, want %s", err, SyntaxError)
+	}
+}

@@ -161,7 +161,7 @@ func (w *watcher) changes() []*vs.WatchRequest {
 	for _, k := range fresh {
 		w.bad[k.Query] = true
 	}
-	fresh = w.p.checked(fresh) // a query that does not parse stays here
+	fresh = w.p.checked(fresh, true) // a query that does not parse stays here
 	for _, k := range fresh {
 		delete(w.bad, k.Query)
 	}
