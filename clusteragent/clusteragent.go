@@ -98,11 +98,11 @@ func Run(ctx context.Context, cfg Config, proc Process) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return probe.Run(ctx) })
 	g.Go(func() error { return a.leader.run(ctx) })
-	g.Go(func() error { return a.reach.run(ctx) })
 	if a.hpas != nil {
 		g.Go(func() error { a.hpas.RunWithContext(ctx); return nil })
 	}
 	if cfg.Enabled {
+		g.Go(func() error { return a.reach.run(ctx) })
 		g.Go(func() error { return a.source.Run(ctx) })
 		if a.shadow != nil {
 			g.Go(func() error { return a.shadow.Run(ctx) })

@@ -6,9 +6,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/types"
-
-	"kelpie.dev/kelpie/clusteragent/reference"
 )
 
 // Reasons of events about a metric whose value went and came.
@@ -94,11 +91,7 @@ func (a *agent) tellReaders(t turn) {
 	if t.reason == metricFound {
 		kind = corev1.EventTypeNormal
 	}
-	uids := map[reference.Autoscaler]types.UID{}
-	for _, c := range a.index.All() {
-		uids[c.By] = c.UID
-	}
 	for _, by := range t.row.by {
-		a.events.lead(autoscaler(by, uids[by]), kind, t.reason, t.text)
+		a.events.lead(autoscaler(by, a.index.UID(by)), kind, t.reason, t.text)
 	}
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"kelpie.dev/kelpie/cli/served"
 	"kelpie.dev/kelpie/clusteragent/shadow"
 	"kelpie.dev/kelpie/health"
 )
@@ -41,13 +42,11 @@ func shadowCommand() *cobra.Command {
 
 // verdicts says on one line how many queries there are of each verdict.
 func verdicts(s shadow.Summary) string {
-	text := fmt.Sprintf("%s beside %s: %d of %d queries agree", s.Shadow, s.Main, s.Verdicts[shadow.Agree], s.Queries)
-	for _, o := range []shadow.Outcome{shadow.Differ, shadow.OnlyMain, shadow.OnlyShadow, shadow.Error, shadow.Neither, shadow.Waiting} {
-		if n := s.Verdicts[o]; n > 0 {
-			text += fmt.Sprintf(", %d %s", n, o)
-		}
+	out := served.Shadow{Main: string(s.Main), Shadow: string(s.Shadow), Queries: s.Queries, Verdicts: map[string]int{}}
+	for verdict, n := range s.Verdicts {
+		out.Verdicts[string(verdict)] = n
 	}
-	return text
+	return out.Text()
 }
 
 // printShadow writes a report as a table; what the sources say of errors follows it.
