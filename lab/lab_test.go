@@ -6,7 +6,10 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"os"
@@ -297,6 +300,28 @@ func (b *bench) get(url string) string {
 	return ""
 }
 
+// awaitDeath waits for a killed process to be gone: a signal is sent before its
+// many threads have ended.
+func (b *bench) awaitDeath(name string, pid int) {
+	b.t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ESRCH) {
+			return
+		}
+		if err != nil {
+			b.t.Fatalf("look at %s: %v", name, err)
+		}
+		// The state follows the name, which stands in brackets and may hold some.
+		if state := string(stat[bytes.LastIndexByte(stat, ')')+1:]); strings.HasPrefix(state, " Z") || strings.HasPrefix(state, " X") {
+			return
+		}
+		if time.Now().After(deadline) {
+			b.t.Fatalf("%s (pid %d) lives 20 s after SIGKILL", name, pid)
+		}
+	}
+}
+
 func (b *bench) kill(s node.Status, name string) {
 	b.t.Helper()
 	for _, c := range s.Components {
@@ -304,6 +329,7 @@ func (b *bench) kill(s node.Status, name string) {
 			if err := syscall.Kill(c.PID, syscall.SIGKILL); err != nil {
 				b.t.Fatalf("kill %s: %v", name, err)
 			}
+			b.awaitDeath(name, c.PID)
 			return
 		}
 	}
